@@ -1,0 +1,22 @@
+//! S3: object keys, streaming upload and download with checksums, and an S3 server in process.
+//!
+//! Nothing here knows what an object means: tenants, jobs and models are words of `domain` that
+//! only [`keys`] turns into names. Only this crate names the S3 SDK.
+
+mod config;
+pub mod embedded;
+mod error;
+pub mod keys;
+mod list;
+mod mirror;
+mod read;
+mod store;
+mod write;
+
+pub use config::S3Config;
+pub use error::ArtifactError;
+pub use list::ObjectInfo;
+pub use mirror::MirrorFile;
+pub use read::{ByteStream, ObjectBody};
+pub use store::ObjectStore;
+pub use write::{PART_BYTES, Stored};

@@ -1,0 +1,235 @@
+//! Putting objects: from memory, from a file, or from a stream of unknown length in constant memory.
+
+use std::path::Path;
+
+use aws_sdk_s3::primitives::ByteStream as Body;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, TryStreamExt};
+use sha2::{Digest, Sha256};
+use tokio_util::io::ReaderStream;
+
+use crate::error::Cause;
+use crate::{ArtifactError, ObjectStore, keys};
+
+/// The size of a part of a multipart upload, and about half of what an upload holds in memory.
+/// Ten thousand parts, S3's limit, make 80 GB.
+pub const PART_BYTES: usize = 8 << 20;
+
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// What was stored, measured on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub size_bytes: u64,
+    /// SHA-256 of the content, hexadecimal in lower case.
+    pub sha256: String,
+}
+
+impl ObjectStore {
+    /// Stores bytes under the key, replacing what was there.
+    ///
+    /// # Errors
+    ///
+    /// When the server is away, full or refuses; the old object is then untouched.
+    pub async fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<Stored, ArtifactError> {
+        keys::check(key)?;
+        self.put_whole(key, Bytes::copy_from_slice(bytes)).await?;
+        let sha256 = hex::encode(Sha256::digest(bytes));
+        Ok(Stored {
+            size_bytes: bytes.len() as u64,
+            sha256,
+        })
+    }
+
+    /// Stores a file under the key, replacing what was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_stream`]; [`ArtifactError::Local`] if the file cannot be opened.
+    pub async fn put_file(&self, key: &str, path: &Path) -> Result<Stored, ArtifactError> {
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(|error| ArtifactError::local("read", path, error))?;
+        self.put_stream(key, ReaderStream::with_capacity(file, READ_BYTES), u64::MAX)
+            .await
+    }
+
+    /// Stores what the stream gives, replacing what was there; the object appears only when it is
+    /// whole. Holds about two parts in memory, whatever the length.
+    ///
+    /// # Errors
+    ///
+    /// [`ArtifactError::TooLarge`] as soon as more than `max_bytes` came; [`ArtifactError::Source`]
+    /// when the stream fails; otherwise when the server is away, full or refuses. In each case, and
+    /// when the future is dropped, the parts already sent are given up.
+    pub async fn put_stream<S, E>(
+        &self,
+        key: &str,
+        stream: S,
+        max_bytes: u64,
+    ) -> Result<Stored, ArtifactError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Cause>,
+    {
+        keys::check(key)?;
+        let mut stream = std::pin::pin!(stream);
+        let mut pending = BytesMut::new();
+        let mut upload: Option<Multipart> = None;
+        let mut sha256 = Sha256::new();
+        let mut size_bytes = 0_u64;
+        let source = |error: E| ArtifactError::Source {
+            key: key.to_owned(),
+            source: error.into(),
+        };
+        while let Some(chunk) = stream.try_next().await.map_err(source)? {
+            size_bytes += chunk.len() as u64;
+            if size_bytes > max_bytes {
+                return Err(ArtifactError::TooLarge {
+                    key: key.to_owned(),
+                    max_bytes,
+                });
+            }
+            sha256.update(&chunk);
+            pending.extend_from_slice(&chunk);
+            while pending.len() >= PART_BYTES {
+                let upload = match &mut upload {
+                    Some(upload) => upload,
+                    none => none.insert(Multipart::begin(self, key).await?),
+                };
+                upload.send(pending.split_to(PART_BYTES).freeze()).await?;
+            }
+        }
+        match upload {
+            None => self.put_whole(key, pending.freeze()).await?,
+            Some(mut upload) => {
+                if !pending.is_empty() {
+                    upload.send(pending.freeze()).await?;
+                }
+                upload.complete().await?;
+            }
+        }
+        Ok(Stored {
+            size_bytes,
+            sha256: hex::encode(sha256.finalize()),
+        })
+    }
+
+    async fn put_whole(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError> {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .body(Body::from(bytes))
+            .send()
+            .await
+            .map_err(|error| ArtifactError::from_sdk("put", key, error))?;
+        Ok(())
+    }
+}
+
+/// A multipart upload under way. Dropped before it is complete, it is aborted: servers keep (and
+/// bill) the parts of uploads that nobody ends.
+struct Multipart {
+    store: ObjectStore,
+    key: String,
+    /// `None` once it is complete.
+    upload_id: Option<String>,
+    parts: Vec<CompletedPart>,
+}
+
+impl Multipart {
+    async fn begin(store: &ObjectStore, key: &str) -> Result<Self, ArtifactError> {
+        let created = store
+            .client
+            .create_multipart_upload()
+            .bucket(&store.bucket)
+            .key(key)
+            .send()
+            .await
+            .map_err(|error| ArtifactError::from_sdk("begin to put", key, error))?;
+        let (store, key) = (store.clone(), key.to_owned());
+        Ok(Self {
+            store,
+            key,
+            upload_id: created.upload_id,
+            parts: Vec::new(),
+        })
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<(), ArtifactError> {
+        let part_number = i32::try_from(self.parts.len() + 1)
+            .ok()
+            .filter(|number| *number <= 10_000)
+            .ok_or_else(|| ArtifactError::TooLarge {
+                key: self.key.clone(),
+                max_bytes: 10_000 * PART_BYTES as u64,
+            })?;
+        let sent = self
+            .store
+            .client
+            .upload_part()
+            .bucket(&self.store.bucket)
+            .key(&self.key)
+            .set_upload_id(self.upload_id.clone())
+            .part_number(part_number)
+            .body(Body::from(bytes))
+            .send()
+            .await
+            .map_err(|error| ArtifactError::from_sdk("put a part of", &self.key, error))?;
+        let part = CompletedPart::builder()
+            .part_number(part_number)
+            .set_e_tag(sent.e_tag)
+            .build();
+        self.parts.push(part);
+        Ok(())
+    }
+
+    async fn complete(mut self) -> Result<(), ArtifactError> {
+        let parts = std::mem::take(&mut self.parts);
+        self.store
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.store.bucket)
+            .key(&self.key)
+            .set_upload_id(self.upload_id.clone())
+            .multipart_upload(
+                CompletedMultipartUpload::builder()
+                    .set_parts(Some(parts))
+                    .build(),
+            )
+            .send()
+            .await
+            .map_err(|error| ArtifactError::from_sdk("finish putting", &self.key, error))?;
+        self.upload_id = None;
+        Ok(())
+    }
+}
+
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        let Some(upload_id) = self.upload_id.take() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (store, key) = (self.store.clone(), std::mem::take(&mut self.key));
+        runtime.spawn(async move {
+            let aborted = store
+                .client
+                .abort_multipart_upload()
+                .bucket(&store.bucket)
+                .key(&key)
+                .upload_id(upload_id)
+                .send()
+                .await;
+            if let Err(error) = aborted {
+                let error = ArtifactError::from_sdk("abort putting", &key, error);
+                tracing::warn!(%error, "An abandoned upload of `{key}` was left on the server");
+            }
+        });
+    }
+}

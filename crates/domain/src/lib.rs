@@ -1,0 +1,23 @@
+//! What Attune is about, free of IO and async: ids, the life of a job, its settings and their limits.
+//!
+//! Nothing here knows Postgres, S3, HTTP or a tensor. Everything else may depend on it.
+
+pub mod auto;
+pub mod clock;
+pub mod config;
+pub mod failure;
+pub mod field;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod model_name;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use config::{Hyperparameters, TrainingConfig};
+pub use failure::Failure;
+pub use field::FieldError;
+pub use id::{
+    ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
+    OrgId, ProjectId,
+};
+pub use job::{Job, JobError, JobStatus};

@@ -1,0 +1,163 @@
+//! Where tensors live. The only module that knows the kinds of devices.
+
+use std::fmt;
+
+/// The device a model runs on.
+#[derive(Clone)]
+pub struct Device {
+    kind: Kind,
+    burn: burn::tensor::Device,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
+}
+
+/// A device was asked for that this build or this machine does not have.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceError {
+    #[error("device `{0}` is not known (expected `cpu`, `cuda` or `cuda:N`)")]
+    Unknown(String),
+    #[error("this build has no CUDA; build with the `cuda` feature or use `cpu`")]
+    NotBuilt,
+    #[error("no CUDA device found: the NVIDIA driver is not installed or shows no GPU")]
+    NoDriver,
+    #[error("there is no CUDA device {index}: the driver shows {available}")]
+    NoSuchDevice { index: usize, available: usize },
+}
+
+impl Device {
+    /// The CPU, all its cores.
+    pub fn cpu() -> Self {
+        Self {
+            kind: Kind::Cpu,
+            burn: burn::tensor::Device::flex(),
+        }
+    }
+
+    /// The device that `cpu`, `cuda` or `cuda:N` names.
+    ///
+    /// # Errors
+    /// When the name is none of these, or this build or this machine has no such device.
+    pub fn parse(name: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown(name.to_owned());
+        match name.split_once(':') {
+            None if name == "cpu" => Ok(Self::cpu()),
+            None if name == "cuda" => cuda(0),
+            Some(("cuda", index)) => cuda(index.parse().map_err(|_| unknown())?),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// In words, for a log line.
+    pub fn describe(&self) -> String {
+        match self.kind {
+            Kind::Cpu => format!("CPU, {} threads, {}", n_threads(&self.burn), self.kernels()),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(index) => format!("CUDA device {index}"),
+        }
+    }
+
+    /// Names the kernels that compute here. Two runs agree to the last bit only under the same
+    /// kernels, so a checkpoint carries this name.
+    pub fn kernels(&self) -> &'static str {
+        match self.kind {
+            Kind::Cpu => cpu_kernels(),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(_) => "cubecl-cuda",
+        }
+    }
+
+    pub(crate) fn as_burn(&self) -> &burn::tensor::Device {
+        &self.burn
+    }
+
+    /// The same device, recording operations for the backward pass.
+    pub(crate) fn autodiff(&self) -> Self {
+        Self {
+            kind: self.kind,
+            burn: self.burn.clone().autodiff(),
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Device({})", self.describe())
+    }
+}
+
+/// Threads over which a caller may spread one product on `device`: one wherever the device itself
+/// spreads it, or records it for a backward pass.
+pub(crate) fn n_threads(device: &burn::tensor::Device) -> usize {
+    if *device == burn::tensor::Device::flex() {
+        rayon::current_num_threads()
+    } else {
+        1
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_index: usize) -> Result<Device, DeviceError> {
+    Err(DeviceError::NotBuilt)
+}
+
+/// Asks the driver first: the first operation on a device that is not there panics.
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<Device, DeviceError> {
+    let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda);
+    match devices.into_vec().len() {
+        0 => Err(DeviceError::NoDriver),
+        available if index >= available => Err(DeviceError::NoSuchDevice { index, available }),
+        _ => Ok(Device {
+            kind: Kind::Cuda(index),
+            burn: burn::tensor::Device::cuda(index),
+        }),
+    }
+}
+
+/// The matrix kernels choose by the CPU's features at run time; this asks the same questions.
+#[cfg(target_arch = "x86_64")]
+fn cpu_kernels() -> &'static str {
+    if is_x86_feature_detected!("avx512f") {
+        "flex-gemm-avx512f"
+    } else if is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2") {
+        "flex-gemm-fma"
+    } else {
+        "flex-gemm-scalar"
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_kernels() -> &'static str {
+    "flex-gemm-neon"
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_kernels() -> &'static str {
+    "flex-gemm-scalar"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_everywhere() {
+        assert!(Device::parse("cpu").unwrap().describe().starts_with("CPU"));
+        for name in ["", "gpu", "cuda:", "cuda:x", "cpu:0", "CUDA"] {
+            let error = Device::parse(name).unwrap_err();
+            assert_eq!(error, DeviceError::Unknown(name.to_owned()));
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_build_without_cuda_says_so() {
+        assert_eq!(Device::parse("cuda:0").unwrap_err(), DeviceError::NotBuilt);
+    }
+}

@@ -1,0 +1,37 @@
+//! Decoder-only language models on burn: loading, the forward pass, LoRA adapters, generation.
+//!
+//! A base model is immutable and shared; an adapter is a value handed to each call. This crate
+//! knows nothing of tenants, HTTP, Postgres, datasets or losses.
+
+pub mod adapter;
+mod attention;
+pub mod base;
+pub mod batch;
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod gguf;
+mod linear;
+pub mod lora;
+mod norm;
+mod rng;
+pub mod rope;
+pub mod safetensors_file;
+pub mod sample;
+pub mod session;
+mod tensor_name;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transformer;
+pub mod weights;
+
+pub use adapter::Adapter;
+pub use base::BaseFiles;
+pub use batch::Ragged;
+pub use config::ModelConfig;
+pub use device::Device;
+pub use error::LoadError;
+pub use lora::{Dropout, LoraConfig, Target};
+pub use session::Session;
+pub use transformer::CausalLm;
+pub use weights::WeightSource;

@@ -1,0 +1,192 @@
+//! Connections and the transactions that say whose rows they see.
+//!
+//! Each transaction takes on a role in its first statement. The login has no rights of its own, so work outside such a
+//! transaction is refused by Postgres, and so is work in a transaction of the wrong kind.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use domain::ProjectId;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::StoreError;
+
+/// Connections a service holds open at most.
+const MAX_CONNECTIONS: u32 = 16;
+
+/// How long a request waits for a connection before it learns that the database is unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The database of one service's login. Cloning shares the connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Connects, so that a wrong address or password is an error now.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let store = Self::connect_lazy(url)?;
+        store.ready().await?;
+        Ok(store)
+    }
+
+    /// Connects when it is first used: for a service that may start before its database.
+    pub fn connect_lazy(url: &str) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options(url)?);
+        Ok(Self { pool })
+    }
+
+    /// A store over connections that were made elsewhere: a test's.
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Whether the database answers.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A transaction in which Postgres itself shows only the rows of `project_id`.
+    pub async fn tenant_tx(&self, project_id: ProjectId) -> Result<TenantTx, StoreError> {
+        let mut tx = self.begin().await?;
+        // Local to the transaction, both: a pooled connection goes back with neither. One round trip for two settings.
+        sqlx::query(
+            "SELECT set_config('role', 'app_tenant', true), set_config('app.project_id', $1, true)",
+        )
+        .bind(project_id.0.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(TenantTx { tx, project_id })
+    }
+
+    /// A transaction over the queue: claim, heartbeat, reap, sweeps.
+    pub async fn worker_tx(&self) -> Result<WorkerTx, StoreError> {
+        Ok(WorkerTx {
+            tx: self.begin_as("app_worker").await?,
+        })
+    }
+
+    /// A transaction that may look up API keys and nothing else.
+    pub async fn auth_tx(&self) -> Result<AuthTx, StoreError> {
+        Ok(AuthTx {
+            tx: self.begin_as("app_auth").await?,
+        })
+    }
+
+    /// A transaction that makes organizations, projects, keys and base models. Only an administrator's login has it.
+    pub async fn operator_tx(&self) -> Result<OperatorTx, StoreError> {
+        Ok(OperatorTx {
+            tx: self.begin_as("app_operator").await?,
+        })
+    }
+
+    async fn begin_as(&self, role: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("SELECT set_config('role', $1, true)")
+            .bind(role)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place: each caller takes on a role at once"
+    )]
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        Ok(self.pool.begin().await?)
+    }
+}
+
+/// A forgotten transaction would hold back vacuum and make every claim dearer; a statement that hangs would hold a
+/// job's row. Neither has a reason to last a minute.
+pub(crate) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name("attune")
+        .options([
+            ("idle_in_transaction_session_timeout", "60s"),
+            ("statement_timeout", "60s"),
+        ]))
+}
+
+/// A transaction in which Postgres itself shows only one tenant's rows.
+#[derive(Debug)]
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    project_id: ProjectId,
+}
+
+impl TenantTx {
+    /// The tenant.
+    pub fn project_id(&self) -> ProjectId {
+        self.project_id
+    }
+}
+
+/// A transaction over the queue of all tenants. Once a job is claimed, its worker too uses a [`TenantTx`].
+#[derive(Debug)]
+pub struct WorkerTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+/// A transaction that turns a secret into a principal.
+#[derive(Debug)]
+pub struct AuthTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+/// A transaction of whoever runs the installation.
+#[derive(Debug)]
+pub struct OperatorTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+/// Any of the four: for what everyone may read.
+pub trait AnyTx: connection::Connection {}
+
+pub(crate) mod connection {
+    //! Keeps the connection itself inside this crate.
+
+    /// What statements run on.
+    pub trait Connection: Send {
+        /// The connection of the transaction.
+        fn connection(&mut self) -> &mut sqlx::PgConnection;
+    }
+}
+
+pub(crate) use connection::Connection;
+
+macro_rules! transaction {
+    ($name:ident) => {
+        impl Connection for $name {
+            fn connection(&mut self) -> &mut PgConnection {
+                &mut self.tx
+            }
+        }
+
+        impl AnyTx for $name {}
+
+        impl $name {
+            /// Makes everything that was done in it last. Dropping the transaction instead undoes it.
+            pub async fn commit(self) -> Result<(), StoreError> {
+                Ok(self.tx.commit().await?)
+            }
+        }
+    };
+}
+
+transaction!(TenantTx);
+transaction!(WorkerTx);
+transaction!(AuthTx);
+transaction!(OperatorTx);

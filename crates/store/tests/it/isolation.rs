@@ -1,0 +1,167 @@
+//! No tenant sees another's rows, in any table, now or after the next migration.
+
+use domain::{FileId, FineTunedModelId};
+use sqlx::PgPool;
+use store::deletions::{self, Target};
+use store::events::{self, EventLevel, NewEvent};
+use store::files::{self, File, FileStatus};
+use store::{Store, checkpoints, jobs, metrics, models};
+
+use crate::given::{Tenant, now, running, two_tenants};
+use crate::leases::{checkpoint, step};
+
+/// Tables that a tenant's role may not read at all.
+const CLOSED_TO_TENANTS: [&str; 1] = ["api_keys"];
+
+async fn tenant_tables(pool: &PgPool) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT table_name::text FROM information_schema.columns
+         WHERE table_schema = 'public' AND column_name = 'project_id' ORDER BY 1",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// What `role` counts in `table`, with `project_id` set or not. `Err` is the refusal.
+async fn count_as(
+    pool: &PgPool,
+    role: &str,
+    project_id: Option<&str>,
+    table: &str,
+) -> Result<i64, sqlx::Error> {
+    let mut connection = pool.acquire().await.unwrap().detach();
+    sqlx::query("SELECT set_config('role', $1, false), set_config('app.project_id', $2, false)")
+        .bind(role)
+        .bind(project_id.unwrap_or_default())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        .fetch_one(&mut connection)
+        .await
+}
+
+pub(crate) fn file(tenant: Tenant) -> File {
+    File {
+        id: FileId::new(),
+        project_id: tenant.project_id,
+        filename: "train.jsonl".to_owned(),
+        purpose: "fine-tune".to_owned(),
+        size_bytes: 3,
+        sha256: "0".repeat(64),
+        n_lines: Some(1),
+        status: FileStatus::Processed,
+        status_details: None,
+        created_at: now(),
+        expires_at: None,
+    }
+}
+
+/// One row in every table that a tenant owns.
+async fn fill(store: &Store, tenant: Tenant) {
+    let claimed = running(store, tenant).await;
+    let lease = &claimed.lease;
+    let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
+    files::create(&mut tx, &file(tenant)).await.unwrap();
+    let event = NewEvent::message(EventLevel::Info, "hello", now());
+    events::report(&mut tx, lease, &[event]).await.unwrap();
+    metrics::record(&mut tx, lease, &[step(1)]).await.unwrap();
+    checkpoints::create(&mut tx, lease, &checkpoint(lease, 1))
+        .await
+        .unwrap();
+    let prefix = format!("{}/models/m/", tenant.project_id);
+    models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
+        .await
+        .unwrap();
+    deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn every_tenant_table_is_guarded(pool: PgPool) {
+    let tables = tenant_tables(&pool).await;
+    assert!(tables.len() >= 8, "{tables:?}");
+    for table in tables {
+        let guarded: bool = sqlx::query_scalar(
+            "SELECT c.relrowsecurity AND c.relforcerowsecurity
+                    AND c.relowner = 'attune_owner'::regrole
+                    AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
+                    AND (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
+                         AND a.attname IN ('created_at', 'updated_at'))
+             FROM pg_class c WHERE c.oid = $1::text::regclass",
+        )
+        .bind(&table)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert!(
+            guarded,
+            "{table} lacks row security, a policy, the owner or its times"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_tenant_sees_its_own_rows_and_no_others(pool: PgPool) {
+    let (store, tenants) = two_tenants(&pool).await;
+    for tenant in tenants {
+        fill(&store, tenant).await;
+    }
+    for table in tenant_tables(&pool).await {
+        if CLOSED_TO_TENANTS.contains(&table.as_str()) {
+            assert!(
+                count_as(&pool, "app_tenant", None, &table).await.is_err(),
+                "{table}"
+            );
+            continue;
+        }
+        let all = count_as(&pool, "postgres", None, &table).await.unwrap();
+        let nobody = count_as(&pool, "app_tenant", None, &table).await.unwrap();
+        let mut seen = 0;
+        for tenant in tenants {
+            let id = tenant.project_id.0.to_string();
+            let own = count_as(&pool, "app_tenant", Some(&id), &table)
+                .await
+                .unwrap();
+            assert!(own > 0 && own < all, "{table}: {own} of {all}");
+            seen += own;
+        }
+        assert_eq!((nobody, seen), (0, all), "{table}");
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_tenant_cannot_write_for_another(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    let refused = files::create(&mut tx, &file(umbrella)).await.unwrap_err();
+    assert!(
+        matches!(refused, store::StoreError::Database(_)),
+        "{refused:?}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn another_tenants_job_is_not_there(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let claimed = running(&store, acme).await;
+    let mut tx = store.tenant_tx(umbrella.project_id).await.unwrap();
+    assert!(jobs::find(&mut tx, claimed.job.id).await.unwrap().is_none());
+    assert!(
+        jobs::find_for_update(&mut tx, claimed.job.id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let event = NewEvent::message(EventLevel::Info, "mine now", now());
+    let refused = events::append(&mut tx, claimed.job.id, &[event])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, store::StoreError::MissingReference { .. }),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,113 @@
+//! What training must and must not do, on a tiny model.
+
+use serde_json::json;
+use tempfile::TempDir;
+use training::train::Start;
+use training::{Rows, TrainError, eval};
+
+use crate::support::{Recorder, config, example, rows, rows_of, run, tiny_model};
+
+fn losses(rows: &Rows, settings: &serde_json::Value) -> Vec<f32> {
+    let dir = TempDir::new().unwrap();
+    let (trained, seen) = run(
+        &tiny_model(),
+        &config(settings),
+        rows,
+        Start::Fresh,
+        dir.path(),
+        Recorder::default(),
+    );
+    trained.unwrap();
+    seen.losses()
+}
+
+#[test]
+fn one_batch_is_learned_by_heart() {
+    let settings = json!({
+        "n_epochs": 50, "batch_size": 4, "max_steps": 50, "learning_rate": 3e-2,
+        "lr_schedule": "constant", "warmup_steps": 0, "lora": {"rank": 8},
+    });
+    let losses = losses(&rows(4), &settings);
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    assert!(last < first / 4.0, "from {first} to {last}");
+}
+
+#[test]
+fn the_loss_does_not_depend_on_how_a_global_batch_is_split() {
+    let split = |batch_size: u64, grad_accum: u64| {
+        let settings = json!({
+            "n_epochs": 2, "batch_size": batch_size, "grad_accum": grad_accum, "seed": 4,
+            "learning_rate": 1e-2, "lora": {"rank": 4},
+        });
+        losses(&rows(8), &settings)
+    };
+    let whole = split(4, 1);
+    for (a, b) in whole
+        .iter()
+        .zip(split(2, 2))
+        .chain(whole.iter().zip(split(1, 4)))
+    {
+        assert!((a - b).abs() < 1e-5, "{a} and {b}");
+    }
+}
+
+#[test]
+fn a_masked_target_does_not_move_the_loss() {
+    let settings = json!({"n_epochs": 1, "batch_size": 1, "shuffle": false, "lora": {"rank": 2}});
+    // The last token is seen by nothing that is supervised, so only its being a target could matter.
+    let with_last = |last: u32| {
+        let mut row = example(&[10, 11, 12, 13, last], 2);
+        row.supervised[4] = false;
+        losses(&rows_of(vec![row]), &settings)
+    };
+    assert_eq!(with_last(14), with_last(99));
+}
+
+#[test]
+fn a_new_adapter_changes_nothing() {
+    let (model, rows) = (tiny_model(), rows(6));
+    let lora = training::train::lora_config(&config(&json!({})).lora);
+    let adapter = lm::Adapter::init(&lora, model.config(), 1, model.device());
+    let with = eval::evaluate(&model, Some(&adapter), &rows.examples).unwrap();
+    let without = eval::evaluate(&model, None, &rows.examples).unwrap();
+    assert_eq!(with, without);
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let with_seed = |seed: u64| {
+        let settings = json!({
+            "n_epochs": 2, "batch_size": 2, "seed": seed, "lora": {"rank": 2, "dropout": 0.2},
+        });
+        losses(&rows(8), &settings)
+    };
+    assert_eq!(with_seed(1), with_seed(1));
+    assert_ne!(with_seed(1), with_seed(2));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_names_the_lines_and_saves_nothing() {
+    let settings = json!({
+        "n_epochs": 1, "batch_size": 2, "shuffle": false, "checkpoint_every": 1, "lora": {"rank": 2},
+    });
+    let (model, config) = (tiny_model(), config(&settings));
+    let lora = training::train::lora_config(&config.lora);
+    let broken = lm::Adapter::init(&lora, model.config(), 1, model.device())
+        .map(|_, tensor| tensor.ones_like() * 1e38);
+    let dir = TempDir::new().unwrap();
+    let start = Start::From(broken);
+    let (trained, seen) = run(
+        &model,
+        &config,
+        &rows(4),
+        start,
+        dir.path(),
+        Recorder::default(),
+    );
+    let Err(TrainError::NonFinite { what, step, lines }) = trained else {
+        panic!("losses stayed finite: {:?}", seen.losses());
+    };
+    assert_eq!((what, step, lines), ("loss", 1, vec![1, 2]));
+    assert!(seen.steps.is_empty());
+    assert!(training::checkpoint::latest(dir.path(), &model).0.is_none());
+}

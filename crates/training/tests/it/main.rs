@@ -1,0 +1,8 @@
+//! Training on tiny models, and the parity with the reference on a real one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod learning;
+mod parity;
+mod resuming;
+mod support;

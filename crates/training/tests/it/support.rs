@@ -1,0 +1,131 @@
+//! A tiny base model, rows for it, and an observer that remembers.
+
+use std::path::Path;
+
+use domain::auto::Facts;
+use domain::{Hyperparameters, TrainingConfig};
+use lm::{BaseFiles, CausalLm, Device};
+use serde_json::Value;
+use tempfile::TempDir;
+use text::Example;
+use training::train::Start;
+use training::{
+    CheckpointReport, DataReport, Evaluation, Next, Observer, Rows, Run, StepReport, TrainError,
+    Trained,
+};
+
+/// A base model of two layers with random weights.
+pub(crate) fn tiny_model() -> CausalLm {
+    let dir = TempDir::new().unwrap();
+    lm::testing::write_tiny_base(dir.path(), 11);
+    BaseFiles::open(dir.path())
+        .unwrap()
+        .load(&Device::cpu())
+        .unwrap()
+}
+
+/// Settings with every default but what `asked` says.
+pub(crate) fn config(asked: &Value) -> TrainingConfig {
+    Hyperparameters::parse("", asked)
+        .unwrap()
+        .resolve(&Facts::default())
+}
+
+/// Rows of different lengths, the second half of each supervised. Every row follows one simple rule.
+pub(crate) fn rows(n: usize) -> Rows {
+    let examples = (0..n)
+        .map(|row| {
+            let length = 6 + row % 5;
+            let ids = (0..length).map(|i| u32::try_from(10 + (row * 7 + i * 3) % 40).unwrap());
+            example(&ids.collect::<Vec<_>>(), length / 2)
+        })
+        .collect();
+    rows_of(examples)
+}
+
+/// A row whose tokens from `first_supervised` on are to be learned.
+pub(crate) fn example(ids: &[u32], first_supervised: usize) -> Example {
+    Example {
+        ids: ids.to_vec(),
+        supervised: (0..ids.len()).map(|i| i >= first_supervised).collect(),
+        truncated: false,
+    }
+}
+
+pub(crate) fn rows_of(examples: Vec<Example>) -> Rows {
+    Rows {
+        lines: (1..=examples.len() as u64).collect(),
+        hashes: vec![[0; 32]; examples.len()],
+        report: DataReport {
+            fingerprint: "rows".to_owned(),
+            ..DataReport::default()
+        },
+        examples,
+    }
+}
+
+/// Remembers every step, and ends the run as it is told.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) steps: Vec<StepReport>,
+    pub(crate) before: Option<Evaluation>,
+    pub(crate) checkpoints: Vec<u64>,
+    pub(crate) stop_after: Option<(u64, Next)>,
+}
+
+impl Recorder {
+    pub(crate) fn losses(&self) -> Vec<f32> {
+        self.steps.iter().map(|step| step.train_loss).collect()
+    }
+}
+
+impl Observer for Recorder {
+    fn on_start(&mut self, valid: Option<Evaluation>) {
+        self.before = valid;
+    }
+
+    fn on_step(&mut self, report: &StepReport) -> Next {
+        self.steps.push(report.clone());
+        match self.stop_after {
+            Some((step, next)) if step == report.step => next,
+            _ => Next::Continue,
+        }
+    }
+
+    fn on_checkpoint(&mut self, checkpoint: &CheckpointReport<'_>) -> Next {
+        self.checkpoints.push(checkpoint.step);
+        Next::Continue
+    }
+}
+
+/// Trains on `rows` and returns what the observer saw as well.
+pub(crate) fn run(
+    model: &CausalLm,
+    config: &TrainingConfig,
+    rows: &Rows,
+    start: Start,
+    dir: &Path,
+    mut recorder: Recorder,
+) -> (Result<Trained, TrainError>, Recorder) {
+    let run = Run {
+        model,
+        base_fingerprint: "tiny",
+        config,
+        train: rows,
+        valid: None,
+        start,
+        checkpoint_dir: dir,
+    };
+    let trained = training::train(run, &mut recorder);
+    (trained, recorder)
+}
+
+/// The adapter's values, bit for bit.
+pub(crate) fn bits(trained: &Trained) -> Vec<u32> {
+    trained
+        .adapter
+        .named_tensors()
+        .flat_map(|(_, tensor)| tensor.to_data().try_to_vec::<f32>().unwrap())
+        .map(f32::to_bits)
+        .collect()
+}

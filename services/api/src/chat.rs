@@ -1,0 +1,153 @@
+//! Chat completions: checked lightly here, answered by the inference service, passed through as they come.
+//!
+//! This service never loads a model. The inference service checks again that the project may use the model.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde_json::Value;
+
+use crate::auth::Tenant;
+use crate::error::ApiError;
+use crate::extract::RawBody;
+use crate::{AppState, answer};
+
+/// Beyond this the inference service is as good as away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest silence: a long prompt on a slow device, before its first token.
+const READ_TIMEOUT: Duration = Duration::from_mins(15);
+
+/// The way to the inference service.
+#[derive(Clone)]
+pub struct InferenceClient {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl InferenceClient {
+    /// A client of the service at `base_url`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(base_url: &str, token: String) -> reqwest::Result<Self> {
+        // The service is our own, inside the same walls: a proxy for the outside is never on the way.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()?;
+        Ok(Self {
+            http,
+            url: format!("{}/v1/chat/completions", base_url.trim_end_matches('/')),
+            token,
+        })
+    }
+
+    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
+        self.http
+            .post(&self.url)
+            .bearer_auth(&self.token)
+            .header("x-attune-project", tenant.project_id.to_string())
+            .header("x-request-id", answer::request_id())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.bytes)
+            .send()
+            .await
+    }
+}
+
+/// Answer a conversation, whole or as a stream of server-sent events.
+pub async fn create_chat_completion(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    body: RawBody,
+) -> Result<Response, ApiError> {
+    check(&body.value)?;
+    let answer = state
+        .inference
+        .complete(&tenant, body)
+        .await
+        .map_err(ApiError::unavailable)?;
+    match answer.status() {
+        // The inference service did not believe us: our settings are wrong, not the client's key.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::internal(format!(
+            "the inference service answered {}",
+            answer.status()
+        ))),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Err(ApiError::unavailable(format!(
+                "the inference service answered {}",
+                answer.status()
+            )))
+        }
+        status if status.is_server_error() => Err(ApiError::internal(format!(
+            "the inference service answered {status}"
+        ))),
+        _ => Ok(passed_through(answer)),
+    }
+}
+
+fn check(request: &Value) -> Result<(), ApiError> {
+    if request["model"].as_str().is_none_or(str::is_empty) {
+        let message = "`model` is missing: name a model of `GET /v1/models`.";
+        return Err(ApiError::invalid("model", message));
+    }
+    if request["messages"].as_array().is_none_or(Vec::is_empty) {
+        let message = "`messages` must be a list of at least one message.";
+        return Err(ApiError::invalid("messages", message));
+    }
+    Ok(())
+}
+
+/// Status, type and bytes as they arrive. A client that leaves drops the stream, and with it the upstream
+/// connection, which is how the inference service learns that nobody listens.
+fn passed_through(answer: reqwest::Response) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    for name in [CONTENT_TYPE, RETRY_AFTER] {
+        if let Some(value) = answer.headers().get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    let is_stream = answer
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    if is_stream {
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // nginx would otherwise hold tokens back until a buffer is full.
+        response
+            .headers_mut()
+            .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    *response.body_mut() = Body::from_stream(answer.bytes_stream());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_conversation_needs_a_model_and_a_message() {
+        for request in [
+            json!({"messages": [{}]}),
+            json!({"model": "", "messages": [{}]}),
+            json!({"model": 3, "messages": [{}]}),
+            json!({"model": "m"}),
+            json!({"model": "m", "messages": []}),
+            json!({"model": "m", "messages": "hello"}),
+        ] {
+            assert!(check(&request).is_err(), "{request}");
+        }
+        assert!(check(&json!({"model": "m", "messages": [{}], "unknown": 1})).is_ok());
+    }
+}

@@ -1,0 +1,140 @@
+//! The service's settings, from the environment.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use artifacts::S3Config;
+use domain::limits::DEFAULT_MAX_FILE_BYTES;
+use store::api_keys::Pepper;
+
+/// Where the service listens unless told otherwise.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// Everything the service must be told.
+#[derive(Clone)]
+pub struct Config {
+    /// Postgres, with the login of this service (`DATABASE_URL`).
+    pub database_url: String,
+    /// Postgres, with a login that may sweep every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own
+    /// login may not see more than one project at a time, so without this it leaves sweeping to others.
+    pub sweep_database_url: Option<String>,
+    /// The bucket (`ATTUNE_S3_…`).
+    pub s3: S3Config,
+    /// What API keys are hashed with (`ATTUNE_KEY_PEPPER`).
+    pub key_pepper: Pepper,
+    /// The inference service's address (`ATTUNE_INFERENCE_URL`).
+    pub inference_url: String,
+    /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
+    pub internal_token: String,
+    /// Where to listen (`ATTUNE_LISTEN`).
+    pub listen: SocketAddr,
+    /// The largest file a tenant may upload (`ATTUNE_MAX_FILE_BYTES`).
+    pub max_file_bytes: u64,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// The variable that is missing or cannot be read, by name.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let s3 = S3Config::from_env()?;
+        Self::from_variables(s3, |name| {
+            std::env::var(name).ok().filter(|value| !value.is_empty())
+        })
+    }
+
+    fn from_variables(
+        s3: S3Config,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
+        let required = |name: &str| variable(name).with_context(|| format!("{name} is not set"));
+        let listen = variable("ATTUNE_LISTEN").unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        let max_file_bytes = match variable("ATTUNE_MAX_FILE_BYTES") {
+            None => DEFAULT_MAX_FILE_BYTES,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|bytes| *bytes > 0)
+                .with_context(|| {
+                    format!("ATTUNE_MAX_FILE_BYTES is `{text}`, which is no number of bytes")
+                })?,
+        };
+        Ok(Self {
+            database_url: required("DATABASE_URL")?,
+            sweep_database_url: variable("ATTUNE_SWEEP_DATABASE_URL"),
+            s3,
+            key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)
+                .context("ATTUNE_KEY_PEPPER cannot be used")?,
+            inference_url: required("ATTUNE_INFERENCE_URL")?,
+            internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
+            listen: listen
+                .parse()
+                .with_context(|| format!("ATTUNE_LISTEN is `{listen}`, which is not host:port"))?,
+            max_file_bytes,
+        })
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Both database URLs hold passwords.
+        f.debug_struct("Config")
+            .field("s3", &self.s3)
+            .field("inference_url", &self.inference_url)
+            .field("listen", &self.listen)
+            .field("max_file_bytes", &self.max_file_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(changed: &str, value: Option<&str>) -> anyhow::Result<Config> {
+        let s3 = S3Config {
+            endpoint: "http://127.0.0.1:1".into(),
+            region: "us-east-1".into(),
+            bucket: "b".into(),
+            access_key_id: "id".into(),
+            secret_access_key: "s3-secret".into(),
+        };
+        Config::from_variables(s3, |name| {
+            if name == changed {
+                return value.map(str::to_owned);
+            }
+            match name {
+                "DATABASE_URL" => Some("postgres://api:db-secret@h/d".into()),
+                "ATTUNE_KEY_PEPPER" => Some("ab".repeat(32)),
+                "ATTUNE_INFERENCE_URL" => Some("http://127.0.0.1:2".into()),
+                "ATTUNE_INTERNAL_TOKEN" => Some("token-secret".into()),
+                _ => None,
+            }
+        })
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        for (name, value) in [
+            ("DATABASE_URL", None),
+            ("ATTUNE_KEY_PEPPER", Some("abc")),
+            ("ATTUNE_INFERENCE_URL", None),
+            ("ATTUNE_INTERNAL_TOKEN", None),
+            ("ATTUNE_LISTEN", Some("8080")),
+            ("ATTUNE_MAX_FILE_BYTES", Some("0")),
+        ] {
+            let message = read(name, value).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_rest_has_defaults_and_no_secret_is_shown() {
+        let config = read("", None).unwrap();
+        assert_eq!(config.max_file_bytes, DEFAULT_MAX_FILE_BYTES);
+        assert_eq!(config.listen.port(), 8080);
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,11 @@
+//! Extractors: strings become types once, here, and what cannot be read is refused in the API's own error body.
+
+mod id;
+mod json;
+mod name;
+mod query;
+
+pub use id::PathId;
+pub use json::{JsonBody, RawBody};
+pub use name::PathName;
+pub use query::{Params, unknown_cursor};

@@ -1,0 +1,41 @@
+//! The id in a path.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use domain::{FileId, JobId};
+
+use crate::error::{ApiError, Thing};
+
+/// A kind of id that stands in a path.
+pub trait Identifies: FromStr {
+    /// What it identifies.
+    const THING: Thing;
+}
+
+impl Identifies for FileId {
+    const THING: Thing = Thing::File;
+}
+
+impl Identifies for JobId {
+    const THING: Thing = Thing::Job;
+}
+
+/// The id at the end or in the middle of a path. What is no id cannot exist, so it is a 404, like an id that
+/// nothing has.
+#[derive(Debug, Clone, Copy)]
+pub struct PathId<T>(pub T);
+
+impl<T: Identifies, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // Broken UTF-8 is one more way of being no id.
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let text = path.map_or_else(|_| String::new(), |Path(text)| text);
+        text.parse()
+            .map(Self)
+            .map_err(|_| ApiError::not_found(T::THING, &text))
+    }
+}

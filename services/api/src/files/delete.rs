@@ -1,0 +1,45 @@
+//! `DELETE /v1/files/{id}`.
+
+use artifacts::keys;
+use axum::Json;
+use axum::extract::State;
+use domain::FileId;
+use serde::Serialize;
+use store::files;
+
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::{ApiError, Thing};
+use crate::extract::PathId;
+
+/// What is left of a file.
+#[derive(Debug, Serialize)]
+pub struct DeletedFile {
+    id: FileId,
+    object: &'static str,
+    deleted: bool,
+}
+
+/// Delete a file, also one that a job names: a job that still needs it fails and says so.
+pub async fn delete_file(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    PathId(id): PathId<FileId>,
+) -> Result<Json<DeletedFile>, ApiError> {
+    let key = keys::file(tenant.project_id, id);
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    if !files::delete(&mut tx, id, &key).await? {
+        return Err(ApiError::not_found(Thing::File, &id.to_string()));
+    }
+    tx.commit().await?;
+    // The row is gone and the object's deletion is on record; this only makes it happen now, not in a minute.
+    if let Err(error) = state.objects.delete(&key).await {
+        let chain = domain::failure::error_chain(&error);
+        tracing::warn!(file.id = %id, error = %chain, "The sweep will have to delete the object of `{id}`: {chain}");
+    }
+    Ok(Json(DeletedFile {
+        id,
+        object: "file",
+        deleted: true,
+    }))
+}

@@ -1,0 +1,44 @@
+//! `GET /v1/files`.
+
+use axum::Json;
+use axum::extract::State;
+use store::files::{self, FileListing, Order};
+
+use super::FileObject;
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::ApiError;
+use crate::extract::Params;
+use crate::page::{ListPage, list_page};
+
+const MAX_LIMIT: u32 = 10_000;
+
+/// List files, newest first unless asked otherwise.
+pub async fn list_files(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    params: Params,
+) -> Result<Json<ListPage<FileObject>>, ApiError> {
+    let listing = FileListing {
+        purpose: params.get("purpose").map(str::to_owned),
+        after: params.after()?,
+        limit: params.limit(MAX_LIMIT, MAX_LIMIT)?,
+        order: order(&params)?,
+    };
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let page = files::list(&mut tx, &listing).await?.map(FileObject::from);
+    Ok(list_page(page.data, page.has_more, |file| {
+        file.id.to_string()
+    }))
+}
+
+fn order(params: &Params) -> Result<Order, ApiError> {
+    match params.get("order") {
+        None | Some("desc") => Ok(Order::Descending),
+        Some("asc") => Ok(Order::Ascending),
+        Some(_) => Err(ApiError::invalid(
+            "order",
+            "`order` must be `asc` or `desc`.",
+        )),
+    }
+}

@@ -1,0 +1,186 @@
+//! `POST /v1/fine_tuning/jobs`.
+
+use axum::Json;
+use axum::extract::State;
+use domain::auto::Facts;
+use domain::model_name::fine_tuned_name;
+use domain::{FileId, Hyperparameters, Job, JobId, JobStatus, TrainingConfig};
+use serde_json::{Value, json};
+use store::TenantTx;
+use store::events::{self, EventLevel, NewEvent};
+use store::files::{self, File, FileStatus};
+use store::jobs::{self, JobRequest, StoredJob};
+use store::models::{self, ResolvedModel};
+use time::OffsetDateTime;
+
+use super::FineTuningJob;
+use super::request::NewJob;
+use crate::auth::Tenant;
+use crate::error::{ApiError, Thing};
+use crate::extract::JsonBody;
+use crate::files::FINE_TUNE;
+use crate::{AppState, random};
+
+/// Create a job. It is in the queue when this answers.
+pub async fn create_job(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    JsonBody(body): JsonBody,
+) -> Result<Json<FineTuningJob>, ApiError> {
+    let new = NewJob::read(&body)?;
+    let now = state.clock.now();
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let model = models::resolve(&mut tx, &new.model).await?;
+    let model = model.ok_or_else(|| ApiError::not_found(Thing::Model, &new.model))?;
+    let training = usable_file(&mut tx, "training_file", &new.training_file, now).await?;
+    let validation = match &new.validation_file {
+        Some(id) => Some(usable_file(&mut tx, "validation_file", id, now).await?.id),
+        None => None,
+    };
+    let (job, request) = resolved(new, &model, &training, validation, &tenant, now)?;
+    jobs::create(&mut tx, &job, &request).await?;
+    events::append(&mut tx, job.id, &first_events(&job)).await?;
+    tx.commit().await?;
+    metrics::counter!("attune_jobs_created_total").increment(1);
+    tracing::info!(job.id = %job.id, project.id = %job.project_id, "Created job `{}`", job.id);
+    Ok(Json(StoredJob { job, request }.into()))
+}
+
+/// The file that `param` names, if it is the tenant's and there to be read.
+async fn usable_file(
+    tx: &mut TenantTx,
+    param: &'static str,
+    id: &str,
+    now: OffsetDateTime,
+) -> Result<File, ApiError> {
+    let missing = || ApiError::not_found(Thing::File, id).param(param);
+    let file = files::find(tx, id.parse::<FileId>().map_err(|_| missing())?)
+        .await?
+        .ok_or_else(missing)?;
+    if file.expires_at.is_some_and(|end| end <= now) {
+        return Err(missing());
+    }
+    if file.purpose != FINE_TUNE {
+        let message = format!(
+            "The file `{id}` was uploaded with the purpose `{}`; a job needs one with `{FINE_TUNE}`.",
+            file.purpose
+        );
+        return Err(ApiError::invalid(param, message));
+    }
+    if file.status == FileStatus::Error {
+        return Err(ApiError::invalid(
+            param,
+            format!("The file `{id}` could not be processed."),
+        ));
+    }
+    Ok(file)
+}
+
+/// The job with every setting decided, and what its view repeats of the request.
+fn resolved(
+    new: NewJob,
+    model: &ResolvedModel,
+    training: &File,
+    validation_file: Option<FileId>,
+    tenant: &Tenant,
+    now: OffsetDateTime,
+) -> Result<(Job, JobRequest), ApiError> {
+    let facts = Facts {
+        n_rows: training.n_lines.unwrap_or(0).max(1),
+        n_params: model.base.n_params,
+        context_length: model.base.context_length,
+        fallback_seed: random::seed()?,
+    };
+    let config = new.asked.resolve(&facts);
+    let request = shown_request(&config, &facts);
+    let model_name = fine_tuned_name(
+        &model.base.name,
+        &tenant.org_slug,
+        new.suffix.as_deref(),
+        &random::tag()?,
+    );
+    let job = Job {
+        id: JobId::new(),
+        project_id: tenant.project_id,
+        org_id: tenant.org_id,
+        status: JobStatus::ValidatingFiles,
+        model: new.model,
+        base_model: model.base.name.clone(),
+        training_file: training.id,
+        validation_file,
+        suffix: new.suffix,
+        config,
+        metadata: new.metadata,
+        model_name,
+        trained_tokens: None,
+        result_file: None,
+        error: None,
+        attempt: 0,
+        created_at: now,
+        finished_at: None,
+        estimated_finish: None,
+    };
+    Ok((job, request))
+}
+
+/// OpenAI's three settings as numbers, in both places where clients look. A strict client fails without them.
+fn shown_request(config: &TrainingConfig, facts: &Facts) -> JobRequest {
+    // The multiplier relates to the rate that would have been chosen without one.
+    let usual_rate = Hyperparameters::default().resolve(facts).learning_rate;
+    let hyperparameters = json!({
+        "n_epochs": config.n_epochs,
+        "batch_size": config.batch_size,
+        "learning_rate_multiplier": rounded(config.learning_rate / usual_rate),
+    });
+    let method =
+        json!({"type": "supervised", "supervised": {"hyperparameters": hyperparameters.clone()}});
+    JobRequest {
+        hyperparameters,
+        method,
+        integrations: Value::Array(Vec::new()),
+    }
+}
+
+/// To nine digits: a multiplier of 0.1 comes back as 0.1, not as 0.10000000000000002.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.8e}")
+        .parse()
+        .expect("a formatted number is a number")
+}
+
+fn first_events(job: &Job) -> [NewEvent; 2] {
+    [
+        format!("Created fine-tuning job: {}", job.id),
+        format!("Validating training file: {}", job.training_file),
+    ]
+    .map(|text| NewEvent::message(EventLevel::Info, text, job.created_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multiplier_comes_back_as_it_was_sent() {
+        let facts = Facts::default();
+        for multiplier in [0.1, 0.3, 1.0, 1.7, 1000.0] {
+            let asked = Hyperparameters {
+                learning_rate_multiplier: Some(multiplier),
+                ..Hyperparameters::default()
+            };
+            let shown = shown_request(&asked.resolve(&facts), &facts).hyperparameters;
+            assert_eq!(shown["learning_rate_multiplier"], json!(multiplier));
+        }
+    }
+
+    #[test]
+    fn a_learning_rate_of_ones_own_is_shown_as_a_multiplier() {
+        let facts = Facts::default();
+        let asked = Hyperparameters {
+            learning_rate: Some(2e-3),
+            ..Hyperparameters::default()
+        };
+        let shown = shown_request(&asked.resolve(&facts), &facts).hyperparameters;
+        assert_eq!(shown["learning_rate_multiplier"], json!(2.0));
+    }
+}

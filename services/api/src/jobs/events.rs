@@ -1,0 +1,59 @@
+//! `GET /v1/fine_tuning/jobs/{id}/events`.
+
+use axum::Json;
+use axum::extract::State;
+use domain::{EventId, JobId};
+use serde::Serialize;
+use serde_json::{Value, json};
+use store::events::{self, Event};
+
+use super::retrieve;
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::ApiError;
+use crate::extract::{Params, PathId};
+use crate::page::{ListPage, list_page};
+
+/// An event as a client sees it.
+#[derive(Debug, Serialize)]
+pub struct FineTuningJobEvent {
+    object: &'static str,
+    id: EventId,
+    created_at: i64,
+    level: &'static str,
+    message: String,
+    r#type: &'static str,
+    data: Value,
+}
+
+impl From<Event> for FineTuningJobEvent {
+    fn from(event: Event) -> Self {
+        Self {
+            object: "fine_tuning.job.event",
+            id: event.id,
+            created_at: event.created_at.unix_timestamp(),
+            level: event.level.as_str(),
+            message: event.message,
+            r#type: event.kind.as_str(),
+            data: event.data.unwrap_or_else(|| json!({})),
+        }
+    }
+}
+
+/// List a job's events, newest first: some clients take the first for the latest news.
+pub async fn list_job_events(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    PathId(id): PathId<JobId>,
+    params: Params,
+) -> Result<Json<ListPage<FineTuningJobEvent>>, ApiError> {
+    let (after, limit) = (params.after()?, params.limit(20, 1_000)?);
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    retrieve::get(&mut tx, id).await?;
+    let page = events::list(&mut tx, id, after, limit)
+        .await?
+        .map(FineTuningJobEvent::from);
+    Ok(list_page(page.data, page.has_more, |event| {
+        event.id.to_string()
+    }))
+}

@@ -1,0 +1,49 @@
+//! `GET /v1/fine_tuning/jobs`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use store::jobs::{self, JobListing, MetadataFilter};
+
+use super::FineTuningJob;
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::ApiError;
+use crate::extract::Params;
+use crate::page::{ListPage, list_page};
+
+/// List jobs, newest first.
+pub async fn list_jobs(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    params: Params,
+) -> Result<Json<ListPage<FineTuningJob>>, ApiError> {
+    let listing = JobListing {
+        after: params.after()?,
+        limit: params.limit(20, 100)?,
+        metadata: filter(&params),
+    };
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let page = jobs::list(&mut tx, &listing)
+        .await?
+        .map(FineTuningJob::from);
+    Ok(list_page(page.data, page.has_more, |job| {
+        job.id.to_string()
+    }))
+}
+
+/// `metadata[k]=v`, any number of times, means all of them; the word `metadata=null` means none at all.
+fn filter(params: &Params) -> MetadataFilter {
+    let pairs: BTreeMap<String, String> = params
+        .map("metadata")
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    if !pairs.is_empty() {
+        MetadataFilter::Contains(pairs)
+    } else if params.get("metadata") == Some("null") {
+        MetadataFilter::None
+    } else {
+        MetadataFilter::Any
+    }
+}

@@ -1,0 +1,30 @@
+//! `GET /v1/fine_tuning/jobs/{id}`.
+
+use axum::Json;
+use axum::extract::State;
+use domain::JobId;
+use store::TenantTx;
+use store::jobs::{self, StoredJob};
+
+use super::FineTuningJob;
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::{ApiError, Thing};
+use crate::extract::PathId;
+
+/// Describe a job.
+pub async fn retrieve_job(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<FineTuningJob>, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    Ok(Json(get(&mut tx, id).await?.into()))
+}
+
+/// The tenant's job of this id.
+pub(super) async fn get(tx: &mut TenantTx, id: JobId) -> Result<StoredJob, ApiError> {
+    jobs::find(tx, id)
+        .await?
+        .ok_or_else(|| ApiError::not_found(Thing::Job, &id.to_string()))
+}

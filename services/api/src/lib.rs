@@ -1,0 +1,28 @@
+//! The HTTP service: OpenAI's fine-tuning, files, models and chat endpoints over Postgres and S3.
+//!
+//! It knows no tensor and loads no model: training is a worker's business, answering a chat the inference
+//! service's. Every handler that reaches tenant data takes a [`auth::Tenant`] first.
+
+pub mod answer;
+pub mod auth;
+pub mod chat;
+mod config;
+pub mod error;
+pub mod extract;
+pub mod files;
+pub mod health;
+pub mod jobs;
+pub mod models;
+pub mod page;
+mod random;
+pub mod router;
+mod serve;
+mod state;
+pub mod sweeper;
+mod telemetry;
+
+pub use chat::InferenceClient;
+pub use config::Config;
+pub use router::router;
+pub use serve::serve;
+pub use state::{AppState, Limits};

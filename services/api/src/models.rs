@@ -1,0 +1,45 @@
+//! The models endpoints: base models of the installation and the project's own fine-tuned ones.
+
+mod delete;
+mod list;
+mod retrieve;
+
+pub use delete::delete_model;
+pub use list::list_models;
+pub use retrieve::retrieve_model;
+
+use domain::OrgId;
+use serde::Serialize;
+use store::base_models::BaseModel;
+use store::models::FineTunedModel;
+
+/// A model as a client sees it. `created`, not `created_at`: this is the one object of OpenAI's that says so.
+#[derive(Debug, Serialize)]
+pub struct ModelObject {
+    id: String,
+    object: &'static str,
+    created: i64,
+    owned_by: String,
+}
+
+impl ModelObject {
+    fn base(model: &BaseModel) -> Self {
+        let owned_by = "system".to_owned();
+        Self {
+            id: model.name.clone(),
+            object: "model",
+            created: model.created_at.unix_timestamp(),
+            owned_by,
+        }
+    }
+
+    fn fine_tuned(model: &FineTunedModel, owner: OrgId) -> Self {
+        let owned_by = owner.to_string();
+        Self {
+            id: model.name.clone(),
+            object: "model",
+            created: model.created_at.unix_timestamp(),
+            owned_by,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `GET /v1/models`.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use store::{base_models, models};
+
+use super::ModelObject;
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::ApiError;
+
+/// All models; this list has no pages.
+#[derive(Debug, Serialize)]
+pub struct ModelList {
+    object: &'static str,
+    data: Vec<ModelObject>,
+}
+
+/// List the base models and the project's own, checkpoints included.
+pub async fn list_models(
+    State(state): State<AppState>,
+    tenant: Tenant,
+) -> Result<Json<ModelList>, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let base = base_models::list(&mut tx).await?;
+    let tuned = models::list(&mut tx).await?;
+    let base = base.iter().map(ModelObject::base);
+    let tuned = tuned
+        .iter()
+        .map(|model| ModelObject::fine_tuned(model, tenant.org_id));
+    Ok(Json(ModelList {
+        object: "list",
+        data: base.chain(tuned).collect(),
+    }))
+}

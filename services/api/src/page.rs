@@ -1,0 +1,27 @@
+//! The envelope of every list.
+
+use axum::Json;
+use serde::Serialize;
+
+/// One page of a list. The cursor of the next page is `last_id`.
+#[derive(Debug, Serialize)]
+pub struct ListPage<T> {
+    object: &'static str,
+    data: Vec<T>,
+    first_id: Option<String>,
+    last_id: Option<String>,
+    has_more: bool,
+}
+
+/// A page of elements, each of which knows its id.
+pub fn list_page<T>(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Json<ListPage<T>> {
+    let first_id = data.first().map(&id);
+    let last_id = data.last().map(&id);
+    Json(ListPage {
+        object: "list",
+        data,
+        first_id,
+        last_id,
+        has_more,
+    })
+}

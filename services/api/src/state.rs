@@ -1,0 +1,41 @@
+//! What every handler shares.
+
+use artifacts::ObjectStore;
+use domain::Clock;
+use domain::limits::DEFAULT_MAX_FILE_BYTES;
+use store::Store;
+use store::api_keys::Pepper;
+
+use crate::chat::InferenceClient;
+
+/// Handles to everything a handler may need. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// Postgres.
+    pub store: Store,
+    /// The bucket.
+    pub objects: ObjectStore,
+    /// The time.
+    pub clock: Clock,
+    /// What API keys are hashed with.
+    pub pepper: Pepper,
+    /// The way to the inference service.
+    pub inference: InferenceClient,
+    /// What an operator may bound.
+    pub limits: Limits,
+}
+
+/// Bounds that the operator sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest file a tenant may upload.
+    pub max_file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_file_bytes: DEFAULT_MAX_FILE_BYTES,
+        }
+    }
+}

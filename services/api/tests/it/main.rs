@@ -1,0 +1,20 @@
+//! The API over real HTTP, a real Postgres and a real S3 protocol server.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows tests, but not what tests share"
+)]
+
+mod chat;
+mod deletion;
+mod errors;
+mod files;
+mod health;
+mod isolation;
+mod job_lists;
+mod job_refusals;
+mod jobs;
+mod models;
+mod serving;
+mod support;
+mod sweeping;
+mod uploads;

@@ -1,0 +1,46 @@
+//! Multipart forms written by hand: what a test is about is often their exact bytes.
+
+/// A form under construction.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Form(Vec<u8>);
+
+impl Form {
+    pub(crate) const CONTENT_TYPE: &str = "multipart/form-data; boundary=frontier";
+
+    /// The form that Python's client sends: fields first.
+    pub(crate) fn of(purpose: &str, content: impl AsRef<[u8]>) -> Self {
+        Self::default()
+            .field("purpose", purpose)
+            .file("train.jsonl", content)
+    }
+
+    pub(crate) fn field(mut self, name: &str, value: &str) -> Self {
+        let part = format!(
+            "--frontier\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        );
+        self.0.extend_from_slice(part.as_bytes());
+        self
+    }
+
+    pub(crate) fn file(mut self, filename: &str, content: impl AsRef<[u8]>) -> Self {
+        let head = format!(
+            "--frontier\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        );
+        self.0.extend_from_slice(head.as_bytes());
+        self.0.extend_from_slice(content.as_ref());
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// With the line that ends a form.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(b"--frontier--\r\n");
+        self.0
+    }
+
+    /// Without it.
+    pub(crate) fn cut(self) -> Vec<u8> {
+        self.0
+    }
+}

@@ -1,0 +1,139 @@
+//! What operators and workers do around the API, done straight through the store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use artifacts::keys;
+use domain::job::Outcome;
+use domain::{BaseModelId, FileId, FineTunedModelId, Job};
+use store::base_models::{self, BaseModel};
+use store::checkpoints::{self, CheckpointMetrics, NewCheckpoint};
+use store::files::{self, File, FileStatus};
+use store::queue::{self, Claimed};
+use store::{Store, lease, models};
+
+use super::{START, TestApp};
+
+/// A base model that nobody could load.
+fn base_model(name: &str) -> BaseModel {
+    BaseModel {
+        id: BaseModelId::new(),
+        name: name.to_owned(),
+        fingerprint: "00".repeat(32),
+        architecture: "llama".to_owned(),
+        n_params: 1_000_000,
+        context_length: 512,
+        d_model: 64,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        d_ff: 128,
+        vocab_size: 256,
+        size_bytes: 0,
+        files: Vec::new(),
+        created_at: START,
+    }
+}
+
+/// Registers the base model.
+pub(crate) async fn register_base(store: &Store, name: &str) {
+    let mut tx = store.operator_tx().await.unwrap();
+    base_models::register(&mut tx, &base_model(name))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+impl TestApp {
+    /// Claims the job that waits longest.
+    pub(crate) async fn claim(&self, worker: &Store) -> Claimed {
+        let mut tx = worker.worker_tx().await.unwrap();
+        let claimed = queue::claim(&mut tx, "test", Duration::from_mins(1))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        claimed.expect("a job waits")
+    }
+
+    /// Does a worker's whole part of the job that waits longest: a checkpoint at step 1, then success.
+    pub(crate) async fn finish_next_job(&self) -> Job {
+        let worker = self.worker_store().await;
+        let claimed = self.claim(&worker).await;
+        let lease = claimed.lease.clone();
+        let attempt = u32::try_from(lease.attempt).unwrap();
+        let prefix = keys::checkpoint(lease.project_id, lease.job_id, attempt, 1);
+        self.put(&format!("{prefix}adapter_model.safetensors"))
+            .await;
+        let model_id = FineTunedModelId::new();
+        let adapter = keys::adapter(lease.project_id, model_id);
+        self.put(&format!("{adapter}adapter_model.safetensors"))
+            .await;
+        let result_file = FileId::new();
+        self.put(&keys::file(lease.project_id, result_file)).await;
+
+        let mut tx = worker.tenant_tx(lease.project_id).await.unwrap();
+        let job = claimed.job.start().unwrap();
+        lease::save(&mut tx, &lease, &job).await.unwrap();
+        checkpoints::create(&mut tx, &lease, &checkpoint(prefix))
+            .await
+            .unwrap();
+        files::create(&mut tx, &results(&job, result_file))
+            .await
+            .unwrap();
+        models::publish(&mut tx, &lease, model_id, &adapter, START)
+            .await
+            .unwrap();
+        let job = job
+            .succeed(
+                &Outcome {
+                    trained_tokens: 12,
+                    result_file,
+                },
+                START,
+            )
+            .unwrap();
+        lease::save(&mut tx, &lease, &job).await.unwrap();
+        tx.commit().await.unwrap();
+        job
+    }
+
+    /// An object of four bytes.
+    pub(crate) async fn put(&self, key: &str) {
+        self.objects.put_bytes(key, b"data").await.unwrap();
+    }
+}
+
+fn checkpoint(object_prefix: String) -> NewCheckpoint {
+    let metrics = CheckpointMetrics {
+        step: 1,
+        train_loss: 1.5,
+        train_mean_token_accuracy: 0.5,
+        valid_loss: None,
+        valid_mean_token_accuracy: None,
+        full_valid_loss: None,
+        full_valid_mean_token_accuracy: None,
+    };
+    NewCheckpoint {
+        step: 1,
+        object_prefix,
+        metrics,
+        manifest: BTreeMap::new(),
+        created_at: START,
+    }
+}
+
+fn results(job: &Job, id: FileId) -> File {
+    File {
+        id,
+        project_id: job.project_id,
+        filename: "step_metrics.csv".to_owned(),
+        purpose: "fine-tune-results".to_owned(),
+        size_bytes: 4,
+        sha256: "00".repeat(32),
+        n_lines: None,
+        status: FileStatus::Processed,
+        status_details: None,
+        created_at: START,
+        expires_at: None,
+    }
+}

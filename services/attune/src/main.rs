@@ -1,0 +1,5 @@
+//! The one binary that people install.
+
+fn main() -> anyhow::Result<()> {
+    attune::cli::run()
+}

@@ -1,0 +1,127 @@
+//! What `attune train` leaves in its output folder besides the adapter.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::TrainingConfig;
+use serde::Serialize;
+use serde_json::Value;
+use training::{StepReport, Trained};
+
+/// `metrics.jsonl` and `summary.json`.
+pub(super) struct Output {
+    dir: PathBuf,
+    metrics: File,
+}
+
+/// What a run came to, as `summary.json` says it.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    train_tokens: u64,
+    loss_tokens: u64,
+    wall_s: f64,
+    tokens_per_sec: f64,
+    peak_rss_mb: f64,
+    valid_loss: Option<f64>,
+    truncated_rows: u64,
+    steps: u64,
+    config: TrainingConfig,
+}
+
+impl Output {
+    /// Opens the folder. Of a run that is resumed, the lines up to its checkpoint stay.
+    pub(super) fn open(dir: &Path, first_step: u64) -> anyhow::Result<Self> {
+        let path = dir.join("metrics.jsonl");
+        let kept = lines_up_to(&path, first_step)?;
+        let mut metrics =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        metrics.write_all(kept.as_bytes())?;
+        Ok(Self { dir: dir.to_owned(), metrics })
+    }
+
+    /// Adds a step's line.
+    pub(super) fn step(&mut self, report: &StepReport) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string(report)?;
+        line.push('\n');
+        self.metrics.write_all(line.as_bytes()).context("cannot write metrics.jsonl")
+    }
+
+    /// Writes the summary.
+    pub(super) fn summary(&self, summary: &Summary) -> anyhow::Result<()> {
+        let path = self.dir.join("summary.json");
+        let text = serde_json::to_string_pretty(summary)? + "\n";
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Summary {
+    /// `tokens_seen` and `wall` are this process's; a resumed run's tokens before it are not.
+    pub(super) fn new(
+        trained: &Trained,
+        config: TrainingConfig,
+        truncated_rows: u64,
+        tokens_seen: (u64, Duration),
+        wall: Duration,
+    ) -> Self {
+        let (tokens, training) = tokens_seen;
+        #[expect(clippy::cast_precision_loss, reason = "token counts stay below 2^52")]
+        let tokens_per_sec = tokens as f64 / training.as_secs_f64().max(1e-9);
+        Self {
+            train_tokens: trained.train_tokens,
+            loss_tokens: trained.loss_tokens,
+            wall_s: wall.as_secs_f64(),
+            tokens_per_sec,
+            peak_rss_mb: peak_rss_mb(),
+            valid_loss: trained.valid.map(|valid| valid.loss),
+            truncated_rows,
+            steps: trained.steps,
+            config,
+        }
+    }
+}
+
+fn lines_up_to(path: &Path, last_step: u64) -> anyhow::Result<String> {
+    if last_step == 0 || !path.exists() {
+        return Ok(String::new());
+    }
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        // The last line of a killed run may be torn; it belongs to a step that is run again.
+        let step = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["step"].as_u64());
+        if step.is_some_and(|step| step <= last_step) {
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    }
+    Ok(kept)
+}
+
+/// The most memory this process ever held, in MB of 10^6 bytes; 0 where the system does not tell.
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib: f64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
+        .unwrap_or_default();
+    kib * 1024.0 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_keeps_the_lines_of_its_checkpoint_and_drops_a_torn_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").unwrap();
+        Output::open(dir.path(), 2).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
+    }
+}

@@ -1,0 +1,365 @@
+//! One claimed job, from its files to its model.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::job::JobError;
+use domain::{Failure, Job};
+use lm::{Adapter, CausalLm};
+use store::events::{EventKind, EventLevel, NewEvent};
+use store::models::ResolvedModel;
+use store::queue::{self, Claimed};
+use store::{Lease, StoreError, events, lease, models};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use training::train::Start;
+use training::{Rows, Run, Trained};
+
+use crate::Worker;
+use crate::failure::Stop;
+use crate::heart::{Heart, Signal};
+use crate::inputs::{self, Base, blocking};
+use crate::observe::Reporter;
+use crate::publish;
+use crate::report::Report;
+use crate::resume;
+
+/// Pause before a job's end is reported again while Postgres is away.
+const REPORT_AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs a claimed job and reports how it ended.
+pub(crate) async fn run(worker: &mut Worker, claimed: Claimed) {
+    let signal = Arc::new(Signal::default());
+    let heart = Heart::start(
+        worker.store.clone(),
+        claimed.lease.clone(),
+        worker.config.lease(),
+        signal.clone(),
+        worker.leaving.clone(),
+    );
+    let mut attempt = Attempt {
+        worker,
+        lease: claimed.lease.clone(),
+        job: claimed.job.clone(),
+        signal,
+    };
+    match attempt.work().await {
+        Ok(()) => info!(job.id = %claimed.job.id, "Job `{}` succeeded", claimed.job.id),
+        Err(stop) => attempt.close(&stop, claimed.is_last_attempt()).await,
+    }
+    drop(heart);
+}
+
+pub(crate) struct Attempt<'a> {
+    pub(crate) worker: &'a mut Worker,
+    pub(crate) lease: Lease,
+    pub(crate) job: Job,
+    pub(crate) signal: Arc<Signal>,
+}
+
+/// What training needs, all of it in memory.
+struct Prepared {
+    base: Arc<Base>,
+    train: Rows,
+    valid: Option<Rows>,
+    start: Start,
+}
+
+impl Attempt<'_> {
+    async fn work(&mut self) -> Result<(), Stop> {
+        let dir = self.work_dir()?;
+        let prepared = self.prepare(dir.path()).await?;
+        self.begin(&prepared).await?;
+        let checkpoints = dir.path().join("checkpoints");
+        std::fs::create_dir_all(&checkpoints).map_err(|error| Failure::transient(&error))?;
+        info!(job.id = %self.job.id, "Training `{}`", self.job.id);
+        let trained = self.train(prepared, checkpoints).await?;
+        if !trained.finished {
+            return Err(if self.signal.is_lost() {
+                Stop::LeaseLost
+            } else {
+                Stop::Leaving
+            });
+        }
+        publish::publish(self, &trained, dir.path()).await
+    }
+
+    async fn prepare(&mut self, dir: &Path) -> Result<Prepared, Stop> {
+        let model = self.resolve_model().await?;
+        let Worker {
+            bases,
+            objects,
+            device,
+            ..
+        } = &mut *self.worker;
+        let base = bases.get(&model.base, objects, device).await?;
+        let train = self
+            .rows("training_file", self.job.training_file, &base, dir)
+            .await?;
+        let valid = match self.job.validation_file {
+            Some(file) => Some(self.rows("validation_file", file, &base, dir).await?),
+            None => None,
+        };
+        self.say(findings(&train, valid.as_ref(), self.worker.clock.now()))
+            .await?;
+        let start = match resume::latest(self, &base, dir).await? {
+            Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
+            None => self.first_adapter(&model, &base.model, dir).await?,
+        };
+        Ok(Prepared {
+            base,
+            train,
+            valid,
+            start,
+        })
+    }
+
+    async fn resolve_model(&self) -> Result<ResolvedModel, Stop> {
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        let model = models::resolve(&mut tx, &self.job.model).await?;
+        tx.commit().await?;
+        model.ok_or_else(|| {
+            let message = format!("the model `{}` does not exist any more", self.job.model);
+            Failure::rejected("model_not_found", Some("model"), message).into()
+        })
+    }
+
+    async fn rows(
+        &self,
+        param: &'static str,
+        file: domain::FileId,
+        base: &Arc<Base>,
+        dir: &Path,
+    ) -> Result<Rows, Stop> {
+        let Worker { store, objects, .. } = &*self.worker;
+        inputs::rows(
+            store,
+            objects,
+            &self.lease,
+            (param, file),
+            (base, &self.job),
+            dir,
+        )
+        .await
+    }
+
+    /// Where a job without a checkpoint begins: at nothing, or at the tuned model it goes on from.
+    async fn first_adapter(
+        &self,
+        model: &ResolvedModel,
+        base: &CausalLm,
+        dir: &Path,
+    ) -> Result<Start, Stop> {
+        let Some(tuned) = &model.tuned else {
+            return Ok(Start::Fresh);
+        };
+        let dir = dir.join("initial");
+        std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
+        for name in ["adapter_config.json", "adapter_model.safetensors"] {
+            let key = format!("{}{name}", tuned.adapter_prefix);
+            self.worker.objects.get_file(&key, &dir.join(name)).await?;
+        }
+        let adapter = Adapter::load(&dir, base.config(), base.device())?;
+        let wanted = training::train::lora_config(&self.job.config.lora);
+        if adapter.config().rank != wanted.rank
+            || adapter.config().target_modules != wanted.target_modules
+        {
+            let message = format!(
+                "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
+                self.job.model,
+                adapter.config().rank
+            );
+            return Err(Failure::rejected("incompatible_adapter", Some("model"), message).into());
+        }
+        Ok(Start::From(adapter))
+    }
+
+    /// Marks the job as running. Metrics, events and checkpoints beyond where it resumes are forgotten.
+    async fn begin(&mut self, prepared: &Prepared) -> Result<(), Stop> {
+        let (step, message) = match &prepared.start {
+            Start::Resume(checkpoint) => (
+                checkpoint.step,
+                format!("Resumed from step {}", checkpoint.step),
+            ),
+            Start::Fresh | Start::From(_) => (0, "Fine-tuning job started".to_owned()),
+        };
+        let job = self
+            .job
+            .clone()
+            .start()
+            .map_err(|error| Failure::bug(error.to_string()))?;
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        lease::resume_from(&mut tx, &self.lease, step).await?;
+        lease::save(&mut tx, &self.lease, &job).await?;
+        let event = NewEvent::message(EventLevel::Info, message, self.worker.clock.now());
+        events::report(&mut tx, &self.lease, &[event]).await?;
+        tx.commit().await?;
+        self.job = job;
+        Ok(())
+    }
+
+    async fn train(
+        &mut self,
+        prepared: Prepared,
+        checkpoints: std::path::PathBuf,
+    ) -> Result<Trained, Stop> {
+        let (messages, received) = mpsc::unbounded_channel();
+        let mut reporter = Reporter {
+            messages,
+            signal: self.signal.clone(),
+        };
+        let config = self.job.config.clone();
+        let training = blocking(move || {
+            let run = Run {
+                model: &prepared.base.model,
+                base_fingerprint: &prepared.base.fingerprint,
+                config: &config,
+                train: &prepared.train,
+                valid: prepared.valid.as_ref(),
+                start: prepared.start,
+                checkpoint_dir: &checkpoints,
+            };
+            training::train(run, &mut reporter).map_err(Stop::from)
+        });
+        let report = Report::new(self);
+        let (trained, reported) = tokio::join!(training, report.run(received));
+        reported?;
+        trained
+    }
+
+    /// Stores events of this attempt.
+    pub(crate) async fn say(&self, said: Vec<NewEvent>) -> Result<(), Stop> {
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        events::report(&mut tx, &self.lease, &said).await?;
+        Ok(tx.commit().await?)
+    }
+
+    fn work_dir(&self) -> Result<TempDir, Stop> {
+        let parent = self.worker.config.cache_dir.join("attempts");
+        std::fs::create_dir_all(&parent)
+            .and_then(|()| {
+                tempfile::Builder::new()
+                    .prefix(&format!("{}-", self.job.id))
+                    .tempdir_in(parent)
+            })
+            .map_err(|error| Failure::transient(&error).into())
+    }
+
+    /// Reports how the attempt ended, however long Postgres stays away, unless the job is not ours any more.
+    async fn close(&self, stop: &Stop, is_last_attempt: bool) {
+        loop {
+            match self.try_close(stop, is_last_attempt).await {
+                Ok(()) => return,
+                Err(StoreError::LeaseLost) => {
+                    return info!(job.id = %self.job.id, "Job `{}` went on without us", self.job.id);
+                }
+                Err(error) if error.is_transient() && !self.worker.leaving.is_cancelled() => {
+                    warn!(job.id = %self.job.id, "Cannot report the end of `{}` yet: {error}", self.job.id);
+                    tokio::time::sleep(REPORT_AGAIN).await;
+                }
+                // The lease runs out and another attempt finds the job as it is.
+                Err(error) => {
+                    let error = anyhow::Error::new(error).context("cannot report the end of a job");
+                    return error!(job.id = %self.job.id, "{error:#}");
+                }
+            }
+        }
+    }
+
+    async fn try_close(&self, stop: &Stop, is_last_attempt: bool) -> Result<(), StoreError> {
+        let now = self.worker.clock.now();
+        let failure = match stop {
+            Stop::LeaseLost => return Err(StoreError::LeaseLost),
+            Stop::Leaving => {
+                let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+                lease::release(&mut tx, &self.lease).await?;
+                return tx.commit().await;
+            }
+            Stop::Failed(failure) => failure,
+        };
+        match failure {
+            Failure::Rejected { message, .. } => {
+                info!(job.id = %self.job.id, "Job `{}` was rejected: {message}", self.job.id);
+            }
+            failure => warn!(job.id = %self.job.id, "Job `{}`: {failure}", self.job.id),
+        }
+        let again = matches!(failure, Failure::Transient { .. }) && !is_last_attempt;
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        let event = closing_event(failure, again, now);
+        events::report(&mut tx, &self.lease, &[event]).await?;
+        if again {
+            let delay = queue::backoff(self.lease.attempt);
+            lease::retry_later(&mut tx, &self.lease, delay).await?;
+        } else {
+            let job = self.job.clone().fail(JobError::from(failure), now)?;
+            lease::save(&mut tx, &self.lease, &job).await?;
+        }
+        tx.commit().await
+    }
+}
+
+fn closing_event(failure: &Failure, again: bool, now: time::OffsetDateTime) -> NewEvent {
+    let error = JobError::from(failure);
+    let (level, message) = if again {
+        (
+            EventLevel::Warn,
+            "A temporary failure stopped this attempt; the job will be tried again".to_owned(),
+        )
+    } else {
+        (
+            EventLevel::Error,
+            format!("The job failed: {}", error.message),
+        )
+    };
+    NewEvent::message(level, message, now)
+}
+
+/// What was found in the files, as events.
+fn findings(train: &Rows, valid: Option<&Rows>, now: time::OffsetDateTime) -> Vec<NewEvent> {
+    let mut said = vec![file_event("training_file", train, now)];
+    said.extend(valid.map(|rows| file_event("validation_file", rows, now)));
+    let overlap = valid.map_or(0, |rows| train.overlap(rows));
+    if overlap > 0 {
+        let text = format!(
+            "{overlap} rows of the validation file are also in the training file; validation loss will look too good"
+        );
+        said.push(NewEvent::message(EventLevel::Warn, text, now));
+    }
+    said
+}
+
+fn file_event(param: &str, rows: &Rows, now: time::OffsetDateTime) -> NewEvent {
+    let report = &rows.report;
+    let mut text = format!(
+        "Validated {param}: {} rows, {} tokens, {} of them supervised",
+        report.n_rows, report.n_tokens, report.n_loss_tokens
+    );
+    let mut level = EventLevel::Info;
+    for (count, what) in [
+        (
+            report.truncated_rows,
+            "rows were longer than max_seq_len and have been cut",
+        ),
+        (
+            report.skipped_rows,
+            "rows had nothing left to learn after cutting and were left out",
+        ),
+        (report.duplicate_rows, "rows are exact duplicates"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {count} {what}"));
+            level = EventLevel::Warn;
+        }
+    }
+    let data = serde_json::to_value(report).ok().map(|mut data| {
+        data["file"] = param.into();
+        data
+    });
+    NewEvent {
+        kind: EventKind::Message,
+        data,
+        ..NewEvent::message(level, text, now)
+    }
+}

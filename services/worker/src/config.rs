@@ -1,0 +1,58 @@
+//! The worker's settings, from the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use artifacts::S3Config;
+
+/// The lease of a job that is being worked on, unless the environment sets another.
+const DEFAULT_LEASE_SECS: u64 = 60;
+
+/// What a worker needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// The login `attune_worker`.
+    pub database_url: String,
+    /// The bucket.
+    pub s3: S3Config,
+    /// Where base models are kept and attempts work. Nothing in it is missed when it is gone.
+    pub cache_dir: PathBuf,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Shown in the queue and in logs.
+    pub name: String,
+    /// A job whose worker has not been heard of for this long is given to another.
+    pub lease_secs: u64,
+}
+
+impl Config {
+    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME` and
+    /// `ATTUNE_LEASE_SECS`.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let lease_secs = variable("ATTUNE_LEASE_SECS")
+            .map(|secs| {
+                secs.parse()
+                    .context("ATTUNE_LEASE_SECS must be a whole number of seconds")
+            })
+            .transpose()?;
+        Ok(Self {
+            database_url: variable("DATABASE_URL").context("DATABASE_URL is not set")?,
+            s3: S3Config::from_env()?,
+            cache_dir: variable("ATTUNE_CACHE_DIR")
+                .map_or_else(|| std::env::temp_dir().join("attune-worker"), PathBuf::from),
+            device: variable("ATTUNE_DEVICE").unwrap_or_else(|| "cpu".to_owned()),
+            name: variable("ATTUNE_WORKER_NAME")
+                .unwrap_or_else(|| format!("worker-{}", std::process::id())),
+            lease_secs: lease_secs.unwrap_or(DEFAULT_LEASE_SECS).max(3),
+        })
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_secs)
+    }
+}

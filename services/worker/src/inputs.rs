@@ -1,0 +1,126 @@
+//! What an attempt starts from: the base model and the rows of its files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use artifacts::{ArtifactError, MirrorFile, ObjectStore, keys};
+use dataset::Limits;
+use domain::{BaseModelId, Failure, FileId, Job};
+use lm::CausalLm;
+use lm::base::BaseFiles;
+use lm::device::Device;
+use store::base_models::BaseModel;
+use store::{Lease, Store, files};
+use text::TextModel;
+use training::Rows;
+
+use crate::failure::{Stop, data_fault};
+
+/// A base model in memory, with its text side.
+pub(crate) struct Base {
+    pub(crate) id: BaseModelId,
+    pub(crate) fingerprint: String,
+    pub(crate) model: CausalLm,
+    pub(crate) text: TextModel,
+}
+
+/// The base models this worker has fetched. The last one used stays in memory.
+pub(crate) struct Bases {
+    dir: PathBuf,
+    loaded: Option<Arc<Base>>,
+}
+
+impl Bases {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir, loaded: None }
+    }
+
+    /// The base model, fetched and loaded if need be.
+    pub(crate) async fn get(
+        &mut self,
+        base: &BaseModel,
+        objects: &ObjectStore,
+        device: &Device,
+    ) -> Result<Arc<Base>, Stop> {
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.id == base.id) {
+            return Ok(loaded.clone());
+        }
+        // Two bases at once may not fit.
+        self.loaded = None;
+        let dir = self.dir.join(base.id.to_string());
+        let files: Vec<MirrorFile> = base
+            .files
+            .iter()
+            .map(|file| MirrorFile {
+                name: file.name.clone(),
+                sha256: file.sha256.clone(),
+            })
+            .collect();
+        objects
+            .mirror(&keys::base_prefix(base.id), &files, &dir)
+            .await?;
+        let (id, fingerprint, device) = (base.id, base.fingerprint.clone(), device.clone());
+        let loaded = blocking(move || load(id, fingerprint, &dir, &device)).await?;
+        let loaded = Arc::new(loaded);
+        self.loaded = Some(loaded.clone());
+        Ok(loaded)
+    }
+}
+
+fn load(id: BaseModelId, fingerprint: String, dir: &Path, device: &Device) -> Result<Base, Stop> {
+    let files = BaseFiles::open(dir)?;
+    let text = TextModel::from_parts(
+        files.tokenizer_json(),
+        files.tokenizer_config_json(),
+        files.chat_template(),
+    )
+    .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
+    Ok(Base {
+        id,
+        fingerprint,
+        model: files.load(device)?,
+        text,
+    })
+}
+
+/// Fetches a file of the job's project and turns it into rows.
+pub(crate) async fn rows(
+    store: &Store,
+    objects: &ObjectStore,
+    lease: &Lease,
+    (param, file): (&'static str, FileId),
+    (base, job): (&Arc<Base>, &Job),
+    dir: &Path,
+) -> Result<Rows, Stop> {
+    let gone = || {
+        let message =
+            format!("{param} `{file}` was deleted before the job could read it; upload it again");
+        Failure::rejected("file_not_found", Some(param), message)
+    };
+    let mut tx = store.tenant_tx(lease.project_id).await?;
+    let row = files::find(&mut tx, file).await?.ok_or_else(gone)?;
+    tx.commit().await?;
+    let path = dir.join(format!("{param}.jsonl"));
+    let key = keys::file(lease.project_id, file);
+    match objects.get_file_verified(&key, &path, &row.sha256).await {
+        Err(ArtifactError::NotFound { .. }) => return Err(gone().into()),
+        result => result?,
+    };
+    let base = base.clone();
+    let max_seq_len = usize::try_from(job.config.max_seq_len).expect("at most 2^20");
+    blocking(move || {
+        Rows::read(&path, &base.text, max_seq_len, &Limits::default())
+            .map_err(|fault| data_fault(param, &fault))
+    })
+    .await
+}
+
+/// Runs what computes or reads for long where it holds up nobody. A panic becomes a [`Failure::Bug`].
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Stop> + Send + 'static,
+) -> Result<T, Stop> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::bug(format!("a worker thread panicked: {error}")).into()),
+    }
+}

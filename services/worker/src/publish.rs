@@ -1,0 +1,157 @@
+//! The end of a job that went well: adapter, result file, and the rows that make them visible.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use artifacts::keys;
+use domain::job::Outcome;
+use domain::{Failure, FileId, FineTunedModelId, Job};
+use store::events::{EventLevel, NewEvent};
+use store::files::{File, FileStatus};
+use store::metrics::StepMetrics;
+use store::{events, files, lease, metrics, models};
+use training::Trained;
+
+use crate::attempt::Attempt;
+use crate::failure::Stop;
+use crate::report::upload_folder;
+
+/// Metrics that are read at a time.
+const PAGE: u32 = 1000;
+
+/// Uploads the adapter and the result file, then makes model, file and status visible in one transaction.
+pub(crate) async fn publish(
+    attempt: &Attempt<'_>,
+    trained: &Trained,
+    dir: &Path,
+) -> Result<(), Stop> {
+    let project_id = attempt.lease.project_id;
+    let objects = &attempt.worker.objects;
+
+    let adapter_dir = dir.join("adapter");
+    trained
+        .adapter
+        .save(&adapter_dir, &attempt.job.base_model)?;
+    let model_id = FineTunedModelId::new();
+    let adapter_prefix = keys::adapter(project_id, model_id);
+    upload_folder(objects, &adapter_dir, &adapter_prefix).await?;
+
+    let csv = result_csv(attempt).await?;
+    let path = dir.join("result.csv");
+    std::fs::write(&path, &csv).map_err(|error| Failure::transient(&error))?;
+    let result_file = FileId::new();
+    let stored = objects
+        .put_file(&keys::file(project_id, result_file), &path)
+        .await?;
+
+    let now = attempt.worker.clock.now();
+    let file = File {
+        id: result_file,
+        project_id,
+        filename: "step_metrics.csv".to_owned(),
+        purpose: "fine-tune-results".to_owned(),
+        size_bytes: stored.size_bytes,
+        sha256: stored.sha256,
+        n_lines: Some(csv.lines().count() as u64),
+        status: FileStatus::Processed,
+        status_details: None,
+        created_at: now,
+        expires_at: None,
+    };
+    let job = succeeded(&attempt.job, trained, result_file, now)?;
+    let mut tx = attempt.worker.store.tenant_tx(project_id).await?;
+    lease::hold(&mut tx, &attempt.lease).await?;
+    files::create(&mut tx, &file).await?;
+    let model = models::publish(&mut tx, &attempt.lease, model_id, &adapter_prefix, now).await?;
+    let said = [
+        NewEvent::message(
+            EventLevel::Info,
+            format!("New fine-tuned model created: {}", model.name),
+            now,
+        ),
+        NewEvent::message(
+            EventLevel::Info,
+            "The job has successfully completed".to_owned(),
+            now,
+        ),
+    ];
+    events::report(&mut tx, &attempt.lease, &said).await?;
+    lease::save(&mut tx, &attempt.lease, &job).await?;
+    Ok(tx.commit().await?)
+}
+
+fn succeeded(
+    job: &Job,
+    trained: &Trained,
+    result_file: FileId,
+    now: time::OffsetDateTime,
+) -> Result<Job, Stop> {
+    let outcome = Outcome {
+        trained_tokens: trained.train_tokens,
+        result_file,
+    };
+    job.clone()
+        .succeed(&outcome, now)
+        .map_err(|error| Failure::bug(error.to_string()).into())
+}
+
+/// The metrics of every step. Nothing timed and no id is in it: two runs of one config give the same bytes.
+async fn result_csv(attempt: &Attempt<'_>) -> Result<String, Stop> {
+    let mut csv =
+        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n".to_owned();
+    let mut after = 0;
+    loop {
+        let mut tx = attempt
+            .worker
+            .store
+            .tenant_tx(attempt.lease.project_id)
+            .await?;
+        let page = metrics::list(&mut tx, attempt.job.id, after, PAGE).await?;
+        tx.commit().await?;
+        for step in &page.data {
+            after = step.step;
+            csv.push_str(&csv_row(step));
+        }
+        if !page.has_more {
+            return Ok(csv);
+        }
+    }
+}
+
+fn csv_row(step: &StepMetrics) -> String {
+    let cell = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let mut row = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        row,
+        "{},{},{},{},{}",
+        step.step,
+        step.train_loss,
+        step.train_accuracy,
+        cell(step.valid_loss),
+        cell(step.valid_accuracy),
+    );
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_without_evaluation_has_empty_cells() {
+        let step = StepMetrics {
+            step: 3,
+            train_loss: 0.5,
+            train_accuracy: 0.25,
+            valid_loss: None,
+            valid_accuracy: None,
+            learning_rate: 1e-3,
+            grad_norm: 1.0,
+            n_tokens: 10,
+            n_loss_tokens: 4,
+            step_ms: 12.5,
+        };
+        assert_eq!(csv_row(&step), "3,0.5,0.25,,\n");
+    }
+}

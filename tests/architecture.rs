@@ -1,0 +1,115 @@
+//! Who may depend on whom, as `docs/architecture.md` says, checked over what cargo knows.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
+
+/// Every package of ours and the ones of ours it may use, dev-dependencies aside.
+const ALLOWED: [(&str, &[&str]); 13] = [
+    ("domain", &[]),
+    ("text", &[]),
+    ("lm", &[]),
+    ("store", &["domain"]),
+    ("artifacts", &["domain"]),
+    ("dataset", &["domain", "text"]),
+    ("training", &["domain", "text", "dataset", "lm"]),
+    ("api", &["domain", "store", "artifacts", "text", "dataset"]),
+    (
+        "worker",
+        &["domain", "store", "artifacts", "text", "dataset", "lm", "training"],
+    ),
+    ("inference", &["domain", "store", "artifacts", "text", "lm"]),
+    (
+        "attune",
+        &[
+            "domain", "store", "artifacts", "text", "dataset", "lm", "training", "api", "worker", "inference",
+        ],
+    ),
+    // Test support may use what it supports.
+    ("testkit", &["domain", "store", "artifacts", "api"]),
+    ("tests", &[]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .exec()
+        .unwrap()
+}
+
+fn normal_dependencies(package: &Package) -> impl Iterator<Item = &str> {
+    package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.kind == DependencyKind::Normal)
+        .map(|dependency| dependency.name.as_str())
+}
+
+/// Names of everything `package` links, directly or not.
+fn linked(metadata: &Metadata, package: &str) -> BTreeSet<String> {
+    let nodes: BTreeMap<&PackageId, _> =
+        metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
+    let start = metadata.workspace_packages().into_iter().find(|p| p.name == package).unwrap();
+    let (mut queue, mut seen) = (vec![&start.id], BTreeSet::new());
+    while let Some(id) = queue.pop() {
+        if seen.insert(id) {
+            let normal = nodes[id].deps.iter().filter(|dep| {
+                dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            });
+            queue.extend(normal.map(|dep| &dep.pkg));
+        }
+    }
+    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+}
+
+#[test]
+fn packages_use_only_what_they_may() {
+    let metadata = metadata();
+    let allowed: BTreeMap<_, _> = ALLOWED.into_iter().collect();
+    for package in metadata.workspace_packages() {
+        let may = allowed
+            .get(package.name.as_str())
+            .unwrap_or_else(|| panic!("{} is new: say here what it may use", package.name));
+        for dependency in normal_dependencies(package).filter(|name| allowed.contains_key(name)) {
+            assert!(may.contains(&dependency), "{} must not use {dependency}", package.name);
+        }
+    }
+}
+
+#[test]
+fn only_store_names_sqlx_and_only_artifacts_names_the_s3_sdk() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages() {
+        for dependency in normal_dependencies(package) {
+            let owner = match dependency {
+                "sqlx" => "store",
+                "aws-sdk-s3" | "aws-config" | "s3s" | "s3s-fs" => "artifacts",
+                _ => continue,
+            };
+            let is_support = package.name == "testkit";
+            assert!(package.name == owner || is_support, "{} names {dependency}", package.name);
+        }
+    }
+}
+
+#[test]
+fn the_training_side_knows_no_service() {
+    let metadata = metadata();
+    for package in ["domain", "text", "lm", "training"] {
+        let linked = linked(&metadata, package);
+        for foreign in ["tokio", "axum", "sqlx", "aws-sdk-s3", "reqwest", "store", "artifacts"] {
+            assert!(!linked.contains(foreign), "{package} links {foreign}");
+        }
+    }
+}
+
+#[test]
+fn neither_the_api_nor_text_links_burn() {
+    let metadata = metadata();
+    for package in ["api", "text", "dataset", "store", "artifacts"] {
+        let burn = linked(&metadata, package).into_iter().find(|name| name.starts_with("burn"));
+        assert_eq!(burn, None, "{package} links burn");
+    }
+}
