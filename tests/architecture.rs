@@ -18,13 +18,30 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("api", &["domain", "store", "artifacts", "text", "dataset"]),
     (
         "worker",
-        &["domain", "store", "artifacts", "text", "dataset", "lm", "training"],
+        &[
+            "domain",
+            "store",
+            "artifacts",
+            "text",
+            "dataset",
+            "lm",
+            "training",
+        ],
     ),
     ("inference", &["domain", "store", "artifacts", "text", "lm"]),
     (
         "attune",
         &[
-            "domain", "store", "artifacts", "text", "dataset", "lm", "training", "api", "worker", "inference",
+            "domain",
+            "store",
+            "artifacts",
+            "text",
+            "dataset",
+            "lm",
+            "training",
+            "api",
+            "worker",
+            "inference",
         ],
     ),
     // Test support may use what it supports.
@@ -33,8 +50,11 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 ];
 
 fn metadata() -> Metadata {
+    // Packages of other platforms need not be downloaded where the tests run.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let options = ["--offline", "--locked", "--filter-platform", &platform];
     MetadataCommand::new()
-        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .other_options(options.map(str::to_owned))
         .exec()
         .unwrap()
 }
@@ -49,19 +69,33 @@ fn normal_dependencies(package: &Package) -> impl Iterator<Item = &str> {
 
 /// Names of everything `package` links, directly or not.
 fn linked(metadata: &Metadata, package: &str) -> BTreeSet<String> {
-    let nodes: BTreeMap<&PackageId, _> =
-        metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
-    let start = metadata.workspace_packages().into_iter().find(|p| p.name == package).unwrap();
+    let nodes: BTreeMap<&PackageId, _> = metadata
+        .resolve
+        .as_ref()
+        .unwrap()
+        .nodes
+        .iter()
+        .map(|node| (&node.id, node))
+        .collect();
+    let start = metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|p| p.name == package)
+        .unwrap();
     let (mut queue, mut seen) = (vec![&start.id], BTreeSet::new());
     while let Some(id) = queue.pop() {
         if seen.insert(id) {
             let normal = nodes[id].deps.iter().filter(|dep| {
-                dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+                dep.dep_kinds
+                    .iter()
+                    .any(|kind| kind.kind == DependencyKind::Normal)
             });
             queue.extend(normal.map(|dep| &dep.pkg));
         }
     }
-    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+    seen.into_iter()
+        .map(|id| metadata[id].name.to_string())
+        .collect()
 }
 
 #[test]
@@ -73,7 +107,11 @@ fn packages_use_only_what_they_may() {
             .get(package.name.as_str())
             .unwrap_or_else(|| panic!("{} is new: say here what it may use", package.name));
         for dependency in normal_dependencies(package).filter(|name| allowed.contains_key(name)) {
-            assert!(may.contains(&dependency), "{} must not use {dependency}", package.name);
+            assert!(
+                may.contains(&dependency),
+                "{} must not use {dependency}",
+                package.name
+            );
         }
     }
 }
@@ -89,7 +127,11 @@ fn only_store_names_sqlx_and_only_artifacts_names_the_s3_sdk() {
                 _ => continue,
             };
             let is_support = package.name == "testkit";
-            assert!(package.name == owner || is_support, "{} names {dependency}", package.name);
+            assert!(
+                package.name == owner || is_support,
+                "{} names {dependency}",
+                package.name
+            );
         }
     }
 }
@@ -99,7 +141,15 @@ fn the_training_side_knows_no_service() {
     let metadata = metadata();
     for package in ["domain", "text", "lm", "training"] {
         let linked = linked(&metadata, package);
-        for foreign in ["tokio", "axum", "sqlx", "aws-sdk-s3", "reqwest", "store", "artifacts"] {
+        for foreign in [
+            "tokio",
+            "axum",
+            "sqlx",
+            "aws-sdk-s3",
+            "reqwest",
+            "store",
+            "artifacts",
+        ] {
             assert!(!linked.contains(foreign), "{package} links {foreign}");
         }
     }
@@ -109,7 +159,9 @@ fn the_training_side_knows_no_service() {
 fn neither_the_api_nor_text_links_burn() {
     let metadata = metadata();
     for package in ["api", "text", "dataset", "store", "artifacts"] {
-        let burn = linked(&metadata, package).into_iter().find(|name| name.starts_with("burn"));
+        let burn = linked(&metadata, package)
+            .into_iter()
+            .find(|name| name.starts_with("burn"));
         assert_eq!(burn, None, "{package} links burn");
     }
 }

@@ -9,16 +9,14 @@ use tempfile::TempDir;
 use tests::Installation;
 
 fn rows(n: usize) -> String {
-    (0..n)
-        .map(|i| {
-            let answer = if i % 2 == 0 { "no" } else { "yes" };
-            let row = json!({"messages": [
-                {"role": "user", "content": format!("is {i} odd?")},
-                {"role": "assistant", "content": answer},
-            ]});
-            format!("{row}\n")
-        })
-        .collect()
+    let row = |i: usize| {
+        json!({"messages": [
+            {"role": "user", "content": format!("is {i} odd?")},
+            {"role": "assistant", "content": if i % 2 == 0 { "no" } else { "yes" }},
+        ]})
+    };
+    let lines: Vec<String> = (0..n).map(|i| row(i).to_string()).collect();
+    lines.join("\n") + "\n"
 }
 
 async fn installation_with_a_tiny_base() -> Installation {
@@ -37,7 +35,9 @@ async fn create_job(installation: &Installation, file: &str) -> String {
             "lora": {"rank": 4, "dropout": 0.1},
         },
     });
-    let job = installation.call(Method::POST, "/fine_tuning/jobs", Some(job)).await;
+    let job = installation
+        .call(Method::POST, "/fine_tuning/jobs", Some(job))
+        .await;
     job["id"].as_str().unwrap().to_owned()
 }
 
@@ -46,20 +46,33 @@ fn losses(events: &[Value]) -> Vec<(u64, f64)> {
     metrics
         .map(|event| {
             let data = &event["data"];
-            (data["step"].as_u64().unwrap(), data["train_loss"].as_f64().unwrap())
+            (
+                data["step"].as_u64().unwrap(),
+                data["train_loss"].as_f64().unwrap(),
+            )
         })
         .collect()
 }
 
 async fn result_file(installation: &Installation, job: &Value) -> String {
-    let path = format!("/files/{}/content", job["result_files"][0].as_str().unwrap());
-    installation.send(Method::GET, &path, None).await.text().await.unwrap()
+    let path = format!(
+        "/files/{}/content",
+        job["result_files"][0].as_str().unwrap()
+    );
+    installation
+        .send(Method::GET, &path, None)
+        .await
+        .text()
+        .await
+        .unwrap()
 }
 
 async fn step_reached(installation: &Installation, job: &str, wanted: u64) {
     installation
         .wait_for("a step", async |this| {
-            let last = losses(&this.events(job).await).last().map(|(step, _)| *step);
+            let last = losses(&this.events(job).await)
+                .last()
+                .map(|(step, _)| *step);
             last.filter(|step| *step >= wanted)
         })
         .await;
@@ -83,9 +96,16 @@ async fn a_job_whose_worker_is_killed_ends_as_if_nothing_had_happened() {
 
     assert_eq!(killed_job["status"], "succeeded", "{killed_job}");
     assert!(events.iter().any(|event| {
-        event["message"].as_str().unwrap().starts_with("Resumed from step ")
+        event["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Resumed from step ")
     }));
-    assert_eq!(losses(&events), expected, "no step is missing, repeated or different");
+    assert_eq!(
+        losses(&events),
+        expected,
+        "no step is missing, repeated or different"
+    );
     assert_eq!(
         result_file(&installation, &killed_job).await,
         result_file(&installation, &unkilled_job).await
@@ -104,13 +124,17 @@ async fn killing_everything_and_starting_again_loses_nothing() {
 
     let ended = installation.finished(&job).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
-    let steps: Vec<u64> =
-        losses(&installation.events(&job).await).iter().map(|(step, _)| *step).collect();
+    let steps: Vec<u64> = losses(&installation.events(&job).await)
+        .iter()
+        .map(|(step, _)| *step)
+        .collect();
     assert_eq!(steps, (1..=400).collect::<Vec<_>>());
     let model = ended["fine_tuned_model"].as_str().unwrap();
     let chat = json!({
         "model": model, "max_tokens": 4, "messages": [{"role": "user", "content": "is 3 odd?"}],
     });
-    let answer = installation.call(Method::POST, "/chat/completions", Some(chat)).await;
+    let answer = installation
+        .call(Method::POST, "/chat/completions", Some(chat))
+        .await;
     assert_eq!(answer["model"], model);
 }

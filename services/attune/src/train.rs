@@ -15,7 +15,7 @@ use lm::device::Device;
 use lm::{Adapter, CausalLm};
 use text::TextModel;
 use training::train::Start;
-use training::{Run, Rows, checkpoint};
+use training::{Rows, Run, checkpoint};
 
 use self::output::{Output, Summary};
 use self::progress::Progress;
@@ -115,15 +115,23 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the adapter to {}", args.out.display()))?;
     let truncated_rows =
         train.report.truncated_rows + valid.as_ref().map_or(0, |rows| rows.report.truncated_rows);
-    output.summary(&Summary::new(&trained, config, truncated_rows, tokens_seen, started.elapsed()))
+    output.summary(&Summary::new(
+        &trained,
+        config,
+        truncated_rows,
+        tokens_seen,
+        started.elapsed(),
+    ))
 }
 
 fn read_settings(path: Option<&Path>) -> anyhow::Result<Hyperparameters> {
-    let Some(path) = path else { return Ok(Hyperparameters::default()) };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let value = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not JSON", path.display()))?;
+    let Some(path) = path else {
+        return Ok(Hyperparameters::default());
+    };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let value =
+        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     Hyperparameters::parse("", &value).with_context(|| path.display().to_string())
 }
 
@@ -147,7 +155,9 @@ fn start(
         let adapter = Adapter::load(dir, model.config(), model.device())
             .with_context(|| format!("cannot start from {}", dir.display()))?;
         let wanted = training::train::lora_config(&config.lora);
-        if adapter.config().rank != wanted.rank || adapter.config().target_modules != wanted.target_modules {
+        if adapter.config().rank != wanted.rank
+            || adapter.config().target_modules != wanted.target_modules
+        {
             bail!(
                 "{} has rank {} and other `lora` settings than the job's; make them the same",
                 dir.display(),
@@ -161,7 +171,10 @@ fn start(
     }
     let (found, passed_over) = checkpoint::latest(checkpoints, model);
     for error in passed_over {
-        tracing::warn!("Passing over a checkpoint: {}", domain::failure::error_chain(&error));
+        tracing::warn!(
+            "Passing over a checkpoint: {}",
+            domain::failure::error_chain(&error)
+        );
     }
     Ok(match found {
         Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
@@ -171,11 +184,14 @@ fn start(
 
 fn count_lines(path: &Path) -> anyhow::Result<u64> {
     use std::io::Read;
-    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (mut lines, mut last) = (0, b'\n');
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        let n = file
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         if n == 0 {
             return Ok(lines + u64::from(last != b'\n'));
         }

@@ -224,9 +224,9 @@ impl Attempt<'_> {
             training::train(run, &mut reporter).map_err(Stop::from)
         });
         let report = Report::new(self);
-        let (trained, reported) = tokio::join!(training, report.run(received));
+        let (outcome, reported) = tokio::join!(training, report.run(received));
         reported?;
-        trained
+        outcome
     }
 
     /// Stores events of this attempt.
@@ -332,11 +332,10 @@ fn findings(train: &Rows, valid: Option<&Rows>, now: time::OffsetDateTime) -> Ve
 
 fn file_event(param: &str, rows: &Rows, now: time::OffsetDateTime) -> NewEvent {
     let report = &rows.report;
-    let mut text = format!(
+    let mut said = vec![format!(
         "Validated {param}: {} rows, {} tokens, {} of them supervised",
         report.n_rows, report.n_tokens, report.n_loss_tokens
-    );
-    let mut level = EventLevel::Info;
+    )];
     for (count, what) in [
         (
             report.truncated_rows,
@@ -349,10 +348,15 @@ fn file_event(param: &str, rows: &Rows, now: time::OffsetDateTime) -> NewEvent {
         (report.duplicate_rows, "rows are exact duplicates"),
     ] {
         if count > 0 {
-            text.push_str(&format!("; {count} {what}"));
-            level = EventLevel::Warn;
+            said.push(format!("{count} {what}"));
         }
     }
+    let level = if said.len() > 1 {
+        EventLevel::Warn
+    } else {
+        EventLevel::Info
+    };
+    let text = said.join("; ");
     let data = serde_json::to_value(report).ok().map(|mut data| {
         data["file"] = param.into();
         data

@@ -126,7 +126,8 @@ impl Worker {
         };
         let job_id = claimed.job.id;
         info!(job.id = %job_id, job.attempt = claimed.lease.attempt, "Claimed job `{job_id}`");
-        attempt::run(self, claimed).await;
+        // The attempt's future is large; boxed, it does not grow every caller's.
+        Box::pin(attempt::run(self, claimed)).await;
         true
     }
 

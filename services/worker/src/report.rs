@@ -223,14 +223,14 @@ pub(crate) async fn upload_folder(
 }
 
 fn step_text(step: &StepReport) -> String {
-    let mut text = format!(
-        "Step {}/{}: training loss={:.4}",
+    let valid = step
+        .valid
+        .map(|valid| format!(", validation loss={:.4}", valid.loss))
+        .unwrap_or_default();
+    format!(
+        "Step {}/{}: training loss={:.4}{valid}",
         step.step, step.total_steps, step.train_loss
-    );
-    if let Some(valid) = step.valid {
-        text.push_str(&format!(", validation loss={:.4}", valid.loss));
-    }
-    text
+    )
 }
 
 fn step_data(step: &StepReport) -> serde_json::Value {

@@ -39,14 +39,19 @@ impl Output {
         let mut metrics =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         metrics.write_all(kept.as_bytes())?;
-        Ok(Self { dir: dir.to_owned(), metrics })
+        Ok(Self {
+            dir: dir.to_owned(),
+            metrics,
+        })
     }
 
     /// Adds a step's line.
     pub(super) fn step(&mut self, report: &StepReport) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(report)?;
         line.push('\n');
-        self.metrics.write_all(line.as_bytes()).context("cannot write metrics.jsonl")
+        self.metrics
+            .write_all(line.as_bytes())
+            .context("cannot write metrics.jsonl")
     }
 
     /// Writes the summary.
@@ -92,7 +97,9 @@ fn lines_up_to(path: &Path, last_step: u64) -> anyhow::Result<String> {
     for line in BufReader::new(file).lines() {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         // The last line of a killed run may be torn; it belongs to a step that is run again.
-        let step = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["step"].as_u64());
+        let step = serde_json::from_str::<Value>(&line)
+            .ok()
+            .and_then(|line| line["step"].as_u64());
         if step.is_some_and(|step| step <= last_step) {
             kept.push_str(&line);
             kept.push('\n');
@@ -122,6 +129,9 @@ mod tests {
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").unwrap();
         Output::open(dir.path(), 2).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"step\":1}\n{\"step\":2}\n"
+        );
     }
 }

@@ -25,9 +25,17 @@ impl Progress {
                 "{bar:30} {pos}/{len} steps  {msg}  {elapsed} of about {duration}",
             )
             .expect("the template is well-formed");
-            ProgressBar::new(total_steps).with_style(style).with_position(first_step)
+            ProgressBar::new(total_steps)
+                .with_style(style)
+                .with_position(first_step)
         });
-        Self { output, bar, started: Instant::now(), tokens: 0, error: None }
+        Self {
+            output,
+            bar,
+            started: Instant::now(),
+            tokens: 0,
+            error: None,
+        }
     }
 
     /// Ends the display. Gives back the output, and the tokens trained on with the time that took.
@@ -80,7 +88,10 @@ impl Observer for Progress {
             ));
         }
         if let Some(valid) = report.valid {
-            self.show(format!("step {}: validation loss {:.4}", report.step, valid.loss));
+            self.show(format!(
+                "step {}: validation loss {:.4}",
+                report.step, valid.loss
+            ));
         }
         match self.output.step(report) {
             Ok(()) => Next::Continue,
