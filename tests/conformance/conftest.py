@@ -48,6 +48,8 @@ def tiny_base(tmp_path_factory):
         vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, rope_theta=10000.0, tie_word_embeddings=True,
         bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        # Wide enough that a small adapter can move the loss of a random model.
+        initializer_range=0.3,
     )
     LlamaForCausalLM(config).float().save_pretrained(folder)
     if not (folder / "generation_config.json").exists():

@@ -74,7 +74,7 @@ def test_events_come_newest_first_with_one_metrics_event_a_step(client, tuned):
     last = next(e for e in events if e.type == "metrics")
     assert last.message.startswith("Step 12/12: training loss=") and last.data["total_steps"] == 12
     losses = [e.data["train_loss"] for e in events if e.type == "metrics"]
-    assert losses[0] < losses[-1] / 2, losses
+    assert losses[0] < losses[-1] / 2, losses  # newest first
 
 
 def test_every_checkpoint_is_listed_and_answers(client, tuned):

@@ -12,7 +12,7 @@ fn rows(n: usize) -> String {
     let row = |i: usize| {
         json!({"messages": [
             {"role": "user", "content": format!("is {i} odd?")},
-            {"role": "assistant", "content": if i % 2 == 0 { "no" } else { "yes" }},
+            {"role": "assistant", "content": if i.is_multiple_of(2) { "no" } else { "yes" }},
         ]})
     };
     let lines: Vec<String> = (0..n).map(|i| row(i).to_string()).collect();
