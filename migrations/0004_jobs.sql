@@ -13,6 +13,7 @@ CREATE TABLE jobs (
     validation_file uuid,
     suffix text,
     config jsonb NOT NULL,
+    data jsonb,
     hyperparameters jsonb NOT NULL,
     method jsonb NOT NULL,
     integrations jsonb NOT NULL,
@@ -48,6 +49,7 @@ COMMENT ON TABLE jobs IS 'Fine-tuning jobs, and the queue they wait in.';
 COMMENT ON COLUMN jobs.model IS 'As the client named it: a base model, or a fine-tuned one to go on from.';
 COMMENT ON COLUMN jobs.training_file IS 'No foreign key: a job outlives its file. A worker that finds it gone fails the job by name.';
 COMMENT ON COLUMN jobs.config IS 'Every setting, resolved when the job was made: what is trained.';
+COMMENT ON COLUMN jobs.data IS 'What a worker found in the files: rows, tokens, how many were cut. NULL until then.';
 COMMENT ON COLUMN jobs.hyperparameters IS 'As the client asked: what is shown.';
 COMMENT ON COLUMN jobs.metadata IS 'The client''s own notes; NULL for none.';
 COMMENT ON COLUMN jobs.model_name IS 'The name the model will have. Shown once the job succeeded.';

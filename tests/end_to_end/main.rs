@@ -28,13 +28,15 @@ async fn installation_with_a_tiny_base() -> Installation {
 }
 
 async fn create_job(installation: &Installation, file: &str) -> String {
-    let job = json!({
-        "model": "tiny", "training_file": file, "seed": 5,
-        "attune": {
-            "n_epochs": 40, "batch_size": 4, "checkpoint_every": 7, "learning_rate": 5e-3,
-            "lora": {"rank": 4, "dropout": 0.1},
-        },
+    let settings = json!({
+        "n_epochs": 40, "batch_size": 4, "checkpoint_every": 7, "learning_rate": 5e-3,
+        "lora": {"rank": 4, "dropout": 0.1},
     });
+    create_job_with(installation, file, settings).await
+}
+
+async fn create_job_with(installation: &Installation, file: &str, settings: Value) -> String {
+    let job = json!({"model": "tiny", "training_file": file, "seed": 5, "attune": settings});
     let job = installation
         .call(Method::POST, "/fine_tuning/jobs", Some(job))
         .await;
@@ -137,4 +139,63 @@ async fn killing_everything_and_starting_again_loses_nothing() {
         .call(Method::POST, "/chat/completions", Some(chat))
         .await;
     assert_eq!(answer["model"], model);
+}
+
+#[tokio::test]
+async fn a_job_goes_on_when_the_database_was_killed_under_it() {
+    let installation = installation_with_a_tiny_base().await;
+    let file = installation.upload(&rows(40)).await;
+    let job = create_job(&installation, &file).await;
+    step_reached(&installation, &job, 10).await;
+
+    installation.kill_postgres();
+
+    let path = format!("/fine_tuning/jobs/{job}");
+    installation
+        .wait_for("the database", async |this| {
+            let answer = this.send(Method::GET, &path, None).await;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    let ended = installation.finished(&job).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    assert_eq!(losses(&installation.events(&job).await).len(), 400);
+}
+
+#[tokio::test]
+async fn a_job_whose_file_was_deleted_fails_by_name() {
+    let installation = installation_with_a_tiny_base().await;
+    let file = installation.upload(&rows(40)).await;
+    let first = create_job(&installation, &file).await;
+    let second_file = installation.upload(&rows(8)).await;
+    // The one worker is busy with the first job, so the second has not read its file yet.
+    let second = create_job(&installation, &second_file).await;
+    let path = format!("/files/{second_file}");
+    installation.call(Method::DELETE, &path, None).await;
+    let path = format!("/fine_tuning/jobs/{first}/cancel");
+    installation.call(Method::POST, &path, None).await;
+
+    let ended = installation.finished(&second).await;
+    assert_eq!(ended["status"], "failed");
+    assert_eq!(ended["error"]["code"], "file_not_found");
+    assert_eq!(ended["error"]["param"], "training_file");
+}
+
+#[tokio::test]
+async fn rows_that_were_cut_are_counted_on_the_job() {
+    let installation = installation_with_a_tiny_base().await;
+    let long = json!({"messages": [
+        {"role": "user", "content": "count"},
+        {"role": "assistant", "content": "1 2 3 ".repeat(100)},
+    ]});
+    let file = installation.upload(&format!("{}{long}\n", rows(3))).await;
+    let settings = json!({"max_steps": 1, "max_seq_len": 64});
+    let job = create_job_with(&installation, &file, settings).await;
+    let ended = installation.finished(&job).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    let found = &ended["attune"]["data"]["training_file"];
+    assert_eq!(
+        (&found["n_rows"], &found["truncated_rows"]),
+        (&json!(4), &json!(1))
+    );
 }

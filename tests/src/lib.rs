@@ -96,23 +96,26 @@ impl Installation {
         process.wait().unwrap();
     }
 
-    /// Kills the child process that runs `attune SERVICE`, without warning. Returns its process id.
-    pub fn kill_service(&self, service: &str) -> u32 {
+    /// Kills the child process that runs `attune SERVICE`, without warning.
+    pub fn kill_service(&self, service: &str) {
+        self.kill_child(service, |arguments| {
+            arguments.get(1).is_some_and(|argument| argument == service)
+        });
+    }
+
+    /// Kills the private Postgres, without warning.
+    pub fn kill_postgres(&self) {
+        self.kill_child("postgres", |arguments| arguments[0].ends_with("/postgres"));
+    }
+
+    fn kill_child(&self, name: &str, is_it: impl Fn(&[String]) -> bool) {
         let parent = self.process.as_ref().expect("it runs").id();
         let pid = children_of(parent)
             .into_iter()
-            .find(|pid| {
-                arguments_of(*pid)
-                    .get(1)
-                    .is_some_and(|argument| argument == service)
-            })
-            .unwrap_or_else(|| panic!("no `attune {service}` runs"));
-        kill_process(
-            Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(),
-            Signal::KILL,
-        )
-        .unwrap();
-        pid
+            .find(|pid| is_it(&arguments_of(*pid)))
+            .unwrap_or_else(|| panic!("no {name} runs"));
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
     }
 
     /// Imports a base model beside the running server.

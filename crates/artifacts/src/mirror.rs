@@ -1,6 +1,10 @@
-//! A folder on disk that mirrors a prefix: what services keep of base models, adapters and checkpoints.
+//! A folder on disk that mirrors a prefix: what services keep of base models and checkpoints.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use crate::{ArtifactError, ObjectStore};
 
@@ -9,15 +13,15 @@ use crate::{ArtifactError, ObjectStore};
 pub struct MirrorFile {
     /// Its name below the prefix and in the folder.
     pub name: String,
-    /// What it must be when it arrives, in hexadecimal.
+    /// What it must be, in hexadecimal.
     pub sha256: String,
 }
 
 impl ObjectStore {
     /// Makes sure that `dir` holds `files` from below `prefix` (which ends in `/`).
     ///
-    /// A file is verified when it arrives and appears only whole, so one that is there is taken to be right. Two
-    /// processes may mirror into one folder.
+    /// A file appears under its name only when it is whole. One that is already there is checked
+    /// again, because disks rot and a cache may be shared; two processes may mirror into one folder.
     ///
     /// # Errors
     ///
@@ -32,12 +36,69 @@ impl ObjectStore {
             .await
             .map_err(|error| ArtifactError::local("create", dir, error))?;
         for file in files {
-            let path = dir.join(&file.name);
-            if !path.is_file() {
-                self.get_file_verified(&format!("{prefix}{}", file.name), &path, &file.sha256)
-                    .await?;
+            let path = dir.join(plain_name(&file.name)?);
+            let (here, expected) = (path.clone(), file.sha256.clone());
+            let is_whole = tokio::task::spawn_blocking(move || is_whole(&here, &expected));
+            if !is_whole.await.unwrap_or(false) {
+                let key = format!("{prefix}{}", file.name);
+                self.get_file_verified(&key, &path, &file.sha256).await?;
             }
         }
         Ok(())
+    }
+}
+
+/// Stored names become file names, so they must not lead elsewhere.
+fn plain_name(name: &str) -> Result<&str, ArtifactError> {
+    let is_plain = Path::new(name)
+        .file_name()
+        .is_some_and(|file_name| file_name == name);
+    if is_plain {
+        return Ok(name);
+    }
+    let reason = "it is not a plain file name";
+    Err(ArtifactError::InvalidKey {
+        key: name.chars().take(160).collect(),
+        reason,
+    })
+}
+
+fn is_whole(path: &Path, expected: &str) -> bool {
+    sha256(path).is_ok_and(|sha256| sha256 == expected)
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_leave_the_folder() {
+        assert!(plain_name("model-00001-of-00002.safetensors").is_ok());
+        for name in ["../x", "/etc/passwd", "a/b", "..", "", "a/"] {
+            assert!(plain_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_download_is_not_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "whole").unwrap();
+        let expected = sha256(&path).unwrap();
+        assert!(is_whole(&path, &expected));
+        std::fs::write(&path, "whale").unwrap();
+        assert!(!is_whole(&path, &expected));
     }
 }

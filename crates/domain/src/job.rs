@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::config::TrainingConfig;
+use crate::data::JobData;
 use crate::failure::Failure;
 use crate::{FileId, JobId, OrgId, ProjectId};
 
@@ -147,6 +148,8 @@ pub struct Job {
     pub suffix: Option<String>,
     /// Every setting, resolved.
     pub config: TrainingConfig,
+    /// What was found in the files, once a worker has read them.
+    pub data: Option<JobData>,
     /// The client's own notes.
     pub metadata: Option<BTreeMap<String, String>>,
     /// The name the model has or will have. Shown once the job succeeded.
@@ -287,6 +290,7 @@ mod tests {
             validation_file: None,
             suffix: None,
             config: TrainingConfig::default(),
+            data: None,
             metadata: None,
             model_name: "ft:base:org::tag".into(),
             trained_tokens: None,

@@ -5,6 +5,7 @@
 pub mod auto;
 pub mod clock;
 pub mod config;
+pub mod data;
 pub mod failure;
 pub mod field;
 pub mod id;
@@ -14,6 +15,7 @@ pub mod model_name;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
+pub use data::{DataReport, JobData};
 pub use failure::Failure;
 pub use field::FieldError;
 pub use id::{

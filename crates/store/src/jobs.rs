@@ -177,7 +177,7 @@ pub(crate) async fn write(connection: &mut PgConnection, job: &Job) -> Result<()
     let done = sqlx::query!(
         "UPDATE jobs
          SET status = $3, trained_tokens = $4, result_file = $5, error = $6, finished_at = $7,
-             estimated_finish = $8,
+             estimated_finish = $8, data = $10,
              lease_token = CASE WHEN $9 THEN NULL ELSE lease_token END,
              lease_expires_at = CASE WHEN $9 THEN NULL ELSE lease_expires_at END
          WHERE project_id = $1 AND id = $2",
@@ -190,6 +190,7 @@ pub(crate) async fn write(connection: &mut PgConnection, job: &Job) -> Result<()
         job.finished_at,
         job.estimated_finish,
         job.status.is_final(),
+        job.data.as_ref().map(Json) as _,
     )
     .execute(connection)
     .await?;

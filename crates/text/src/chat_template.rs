@@ -28,6 +28,7 @@ const BASE_FUEL: u64 = 100_000;
 const FUEL_PER_MESSAGE: u64 = 2_000;
 
 /// A base model's chat template, or its two.
+#[derive(Clone)]
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and the others, as variables of the template.

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use crate::chat_template::ChatTemplate;
 use crate::{Conversation, Example, TextError, Tokenizer, mask};
 
-/// The textual half of a base model.
+/// The textual half of a base model. A clone shares the tokenizer.
+#[derive(Clone)]
 pub struct TextModel {
     tokenizer: Tokenizer,
     template: ChatTemplate,

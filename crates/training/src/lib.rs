@@ -19,5 +19,5 @@ pub mod train;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use eval::Evaluation;
 pub use observer::{CheckpointReport, Next, Observer, StepReport};
-pub use prepare::{DataFault, DataReport, Rows};
+pub use prepare::{DataFault, Rows};
 pub use train::{Run, TrainError, Trained, train};

@@ -6,7 +6,8 @@ use std::io::BufReader;
 use std::path::Path;
 
 use dataset::{Limits, Row, RowErrorKind, read_rows};
-use serde::{Deserialize, Serialize};
+use domain::DataReport;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use text::{Example, TextModel};
 
@@ -24,25 +25,6 @@ pub struct Rows {
     pub hashes: Vec<[u8; 32]>,
     /// What was found.
     pub report: DataReport,
-}
-
-/// What a file holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DataReport {
-    /// Rows that can be trained on.
-    pub n_rows: u64,
-    /// Their tokens, prompts included.
-    pub n_tokens: u64,
-    /// Their supervised tokens.
-    pub n_loss_tokens: u64,
-    /// Rows that were longer than `max_seq_len` and have been cut.
-    pub truncated_rows: u64,
-    /// Rows that were left out because cutting took everything there was to learn.
-    pub skipped_rows: u64,
-    /// Rows that had been there before, word for word.
-    pub duplicate_rows: u64,
-    /// SHA-256 over tokens and mask of all rows, in hexadecimal: what training sees, whatever the file's spelling.
-    pub fingerprint: String,
 }
 
 /// A file that cannot be trained on. The message is for its owner.

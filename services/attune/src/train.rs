@@ -66,7 +66,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         files.tokenizer_config_json(),
         files.chat_template(),
     )
-    .context("cannot use the base model's tokenizer or chat template")?;
+    .context("cannot use the base model's tokenizer or chat template")?
+    .with_now(modified(&args.train)?);
     let fingerprint = files.fingerprint().context("cannot hash the base model")?;
     let model = files.load(&device).context("cannot load the base model")?;
 
@@ -180,6 +181,14 @@ fn start(
         Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
         None => Start::Fresh,
     })
+}
+
+/// When the file was last changed: the date that a template may write, the same when the run is resumed.
+fn modified(path: &Path) -> anyhow::Result<time::OffsetDateTime> {
+    let modified = std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(modified.into())
 }
 
 fn count_lines(path: &Path) -> anyhow::Result<u64> {

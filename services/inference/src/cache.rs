@@ -7,13 +7,12 @@ mod shelf;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, ensure};
-use artifacts::{ArtifactError, ObjectStore, keys};
-use domain::{BaseModelId, Clock};
+use anyhow::{Context, anyhow};
+use artifacts::{ArtifactError, MirrorFile, ObjectStore, keys};
+use domain::BaseModelId;
 use lm::base::BaseFiles;
 use lm::{Adapter, CausalLm, Device, ModelConfig};
-use sha2::{Digest, Sha256};
-use store::base_models::{BaseModel, BaseModelFile};
+use store::base_models::BaseModel;
 use text::TextModel;
 
 use crate::config::Limits;
@@ -46,24 +45,16 @@ struct Loader {
     objects: ObjectStore,
     dir: PathBuf,
     device: Device,
-    clock: Clock,
 }
 
 impl ModelCache {
     /// An empty cache that keeps downloads of base models below `dir`.
-    pub(crate) fn new(
-        objects: ObjectStore,
-        dir: PathBuf,
-        device: Device,
-        clock: Clock,
-        limits: &Limits,
-    ) -> Self {
+    pub(crate) fn new(objects: ObjectStore, dir: PathBuf, device: Device, limits: &Limits) -> Self {
         Self {
             loader: Loader {
                 objects,
                 dir,
                 device,
-                clock,
             },
             bases: Shelf::new(limits.max_bases),
             adapters: Shelf::new(limits.max_adapters),
@@ -103,44 +94,23 @@ impl ModelCache {
 impl Loader {
     async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
         let dir = self.dir.join("bases").join(base.id.to_string());
-        tokio::fs::create_dir_all(&dir)
-            .await
-            .with_context(|| format!("creating {}", dir.display()))?;
-        for file in &base.files {
-            self.fetch_base_file(&base, file, &dir).await?;
-        }
-        let Self { device, clock, .. } = self;
+        let files: Vec<MirrorFile> = base
+            .files
+            .iter()
+            .map(|file| MirrorFile {
+                name: file.name.clone(),
+                sha256: file.sha256.clone(),
+            })
+            .collect();
+        self.objects
+            .mirror(&keys::base_prefix(base.id), &files, &dir)
+            .await?;
+        let device = self.device;
         let name = base.name.clone();
-        let loaded = blocking(move || open_base(&base, &dir, &device, &clock)).await?;
+        let loaded = blocking(move || open_base(&base, &dir, &device)).await?;
         metrics::counter!("attune_inference_base_loads_total").increment(1);
         tracing::info!(base_model = name, "Loaded base model `{name}`");
         Ok(loaded)
-    }
-
-    /// The file appears under its name only when it is whole; one that an earlier start left is checked again, because
-    /// disks rot and a cache may be shared.
-    async fn fetch_base_file(
-        &self,
-        base: &BaseModel,
-        file: &BaseModelFile,
-        dir: &Path,
-    ) -> Result<(), ChatError> {
-        let path = dir.join(plain_name(&file.name)?);
-        let (expected, here) = (file.clone(), path.clone());
-        if blocking(move || Ok(is_whole(&here, &expected))).await? {
-            return Ok(());
-        }
-        tracing::info!(
-            base_model = base.name,
-            "Fetching `{}` of `{}`",
-            file.name,
-            base.name
-        );
-        let key = keys::base(base.id, &file.name);
-        self.objects
-            .get_file_verified(&key, &path, &file.sha256)
-            .await?;
-        Ok(())
     }
 
     async fn load_adapter(self, prefix: String, config: ModelConfig) -> Result<Adapter, ChatError> {
@@ -167,12 +137,7 @@ impl Loader {
     }
 }
 
-fn open_base(
-    base: &BaseModel,
-    dir: &Path,
-    device: &Device,
-    clock: &Clock,
-) -> anyhow::Result<LoadedBase> {
+fn open_base(base: &BaseModel, dir: &Path, device: &Device) -> anyhow::Result<LoadedBase> {
     let files = BaseFiles::open(dir).with_context(|| format!("opening `{}`", base.name))?;
     let model = files
         .load(device)
@@ -183,43 +148,13 @@ fn open_base(
         files.chat_template(),
     )
     .with_context(|| format!("reading the tokenizer of `{}`", base.name))?
-    .with_eos_ids(&files.eos_token_ids())
-    .with_now(clock.now());
+    .with_eos_ids(&files.eos_token_ids());
     let context_length = model.config().max_position_embeddings;
     Ok(LoadedBase {
         model,
         text,
         context_length,
     })
-}
-
-/// Registered names become file names, so they must not lead elsewhere.
-fn plain_name(name: &str) -> anyhow::Result<&str> {
-    let plain = Path::new(name)
-        .file_name()
-        .is_some_and(|file_name| file_name == name);
-    ensure!(plain, "a base model's file is called `{name}`");
-    Ok(name)
-}
-
-fn is_whole(path: &Path, expected: &BaseModelFile) -> bool {
-    let same_size = path
-        .metadata()
-        .is_ok_and(|metadata| metadata.len() == expected.size_bytes);
-    same_size && sha256(path).is_ok_and(|sha256| sha256 == expected.sha256)
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }
 
 /// Runs what would hold up the runtime on a thread of its own.
@@ -240,34 +175,5 @@ impl From<ArtifactError> for ChatError {
         } else {
             Self::Internal(cause)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_name_cannot_leave_the_folder() {
-        assert!(plain_name("model-00001-of-00002.safetensors").is_ok());
-        for name in ["../x", "/etc/passwd", "a/b", "..", "", "a/"] {
-            assert!(plain_name(name).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_download_is_not_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        std::fs::write(&path, "{}").unwrap();
-        let expected = BaseModelFile {
-            name: "config.json".to_owned(),
-            size_bytes: 2,
-            sha256: sha256(&path).unwrap(),
-        };
-        assert!(is_whole(&path, &expected));
-        std::fs::write(&path, "[]").unwrap();
-        assert!(!is_whole(&path, &expected));
-        assert!(!is_whole(&dir.path().join("missing"), &expected));
     }
 }

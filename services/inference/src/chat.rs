@@ -13,6 +13,7 @@ use domain::ProjectId;
 use lm::sample::SamplingConfig;
 use store::models::ResolvedModel;
 use text::TextError;
+use time::OffsetDateTime;
 
 use crate::cache::LoadedBase;
 use crate::caller::InternalCaller;
@@ -64,7 +65,8 @@ async fn answer(
         request.n,
         request.sampling.top_logprobs.is_some(),
     );
-    let prepare = move || prepare(request, base);
+    let now = state.clock.now();
+    let prepare = move || prepare(request, base, now);
     let job = tokio::task::spawn_blocking(prepare)
         .await
         .context("reading the messages")??;
@@ -99,9 +101,15 @@ fn envelope(state: &AppState, request: &ChatRequest, resolved: &ResolvedModel) -
 }
 
 /// Renders and tokenizes the messages, and finds the room that is left for the answer. Slow for long conversations.
-fn prepare(request: ChatRequest, base: Arc<LoadedBase>) -> Result<GenerationJob, ChatError> {
+fn prepare(
+    request: ChatRequest,
+    base: Arc<LoadedBase>,
+    now: OffsetDateTime,
+) -> Result<GenerationJob, ChatError> {
     let prompt = base
         .text
+        .clone()
+        .with_now(now)
         .prompt_ids(&request.conversation)
         .map_err(unrenderable)?;
     let room = base.context_length.saturating_sub(prompt.len());

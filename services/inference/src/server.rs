@@ -55,7 +55,7 @@ impl AppState {
         let store = Store::connect_lazy(&config.database_url).context("reading DATABASE_URL")?;
         let objects = ObjectStore::connect(&config.s3);
         let dir = config.cache_dir.clone();
-        let cache = ModelCache::new(objects.clone(), dir, device, clock.clone(), &config.limits);
+        let cache = ModelCache::new(objects.clone(), dir, device, &config.limits);
         Ok(Self {
             store,
             objects,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::job::JobError;
-use domain::{Failure, Job};
+use domain::{Failure, Job, JobData};
 use lm::{Adapter, CausalLm};
 use store::events::{EventKind, EventLevel, NewEvent};
 use store::models::ResolvedModel;
@@ -102,6 +102,10 @@ impl Attempt<'_> {
             Some(file) => Some(self.rows("validation_file", file, &base, dir).await?),
             None => None,
         };
+        self.job.data = Some(JobData {
+            training_file: train.report.clone(),
+            validation_file: valid.as_ref().map(|rows| rows.report.clone()),
+        });
         self.say(findings(&train, valid.as_ref(), self.worker.clock.now()))
             .await?;
         let start = match resume::latest(self, &base, dir).await? {
@@ -224,8 +228,8 @@ impl Attempt<'_> {
             training::train(run, &mut reporter).map_err(Stop::from)
         });
         let report = Report::new(self);
-        let (outcome, reported) = tokio::join!(training, report.run(received));
-        reported?;
+        let (outcome, stored) = tokio::join!(training, report.run(received));
+        stored?;
         outcome
     }
 

@@ -106,10 +106,11 @@ pub(crate) async fn rows(
         Err(ArtifactError::NotFound { .. }) => return Err(gone().into()),
         result => result?,
     };
-    let base = base.clone();
+    // A template may write the date. Every attempt of the job must write the same.
+    let text = base.text.clone().with_now(job.created_at);
     let max_seq_len = usize::try_from(job.config.max_seq_len).expect("at most 2^20");
     blocking(move || {
-        Rows::read(&path, &base.text, max_seq_len, &Limits::default())
+        Rows::read(&path, &text, max_seq_len, &Limits::default())
             .map_err(|fault| data_fault(param, &fault))
     })
     .await

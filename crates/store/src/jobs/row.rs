@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{FileId, Job, JobError, JobId, OrgId, ProjectId, TrainingConfig};
+use domain::{FileId, Job, JobData, JobError, JobId, OrgId, ProjectId, TrainingConfig};
 use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 use time::OffsetDateTime;
@@ -19,7 +19,7 @@ macro_rules! query_jobs {
             $before
                 + r#"
     j.id, j.project_id, j.org_id, j.status, j.model, j.base_model, j.training_file, j.validation_file, j.suffix,
-    j.config AS "config: _", j.hyperparameters, j.method, j.integrations, j.metadata AS "metadata: _",
+    j.config AS "config: _", j.data AS "data: _", j.hyperparameters, j.method, j.integrations, j.metadata AS "metadata: _",
     j.model_name, j.trained_tokens, j.result_file, j.error AS "error: _", j.attempt, j.max_attempts,
     j.lease_token, j.created_at, j.finished_at, j.estimated_finish
 "#
@@ -42,6 +42,7 @@ pub(crate) struct JobRow {
     pub(crate) validation_file: Option<Uuid>,
     pub(crate) suffix: Option<String>,
     pub(crate) config: Json<TrainingConfig>,
+    pub(crate) data: Option<Json<JobData>>,
     pub(crate) hyperparameters: Value,
     pub(crate) method: Value,
     pub(crate) integrations: Value,
@@ -79,6 +80,7 @@ impl JobRow {
             validation_file: self.validation_file.map(FileId),
             suffix: self.suffix,
             config: self.config.0,
+            data: self.data.map(|data| data.0),
             metadata: self.metadata.map(|metadata| metadata.0),
             model_name: self.model_name,
             trained_tokens,

@@ -107,6 +107,7 @@ pub(crate) fn job(tenant: Tenant) -> Job {
         created_at: now(),
         finished_at: None,
         estimated_finish: None,
+        data: None,
     }
 }
 

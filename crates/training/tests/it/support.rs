@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use domain::auto::Facts;
-use domain::{Hyperparameters, TrainingConfig};
+use domain::{DataReport, Hyperparameters, TrainingConfig};
 use lm::{BaseFiles, CausalLm, Device};
 use serde_json::Value;
 use tempfile::TempDir;
 use text::Example;
 use training::train::Start;
 use training::{
-    CheckpointReport, DataReport, Evaluation, Next, Observer, Rows, Run, StepReport, TrainError,
-    Trained,
+    CheckpointReport, Evaluation, Next, Observer, Rows, Run, StepReport, TrainError, Trained,
 };
 
 /// A base model of two layers with random weights.

@@ -119,6 +119,7 @@ fn resolved(
         created_at: now,
         finished_at: None,
         estimated_finish: None,
+        data: None,
     };
     Ok((job, request))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{FileId, Job, JobError, JobId, JobStatus, OrgId, TrainingConfig};
+use domain::{FileId, Job, JobData, JobError, JobId, JobStatus, OrgId, TrainingConfig};
 use serde::Serialize;
 use serde_json::Value;
 use store::jobs::StoredJob;
@@ -41,6 +41,8 @@ struct Details {
     attempt: i32,
     /// Every setting as it was resolved: the same object as the request's `attune`.
     config: TrainingConfig,
+    /// What was found in the files, once a worker has read them.
+    data: Option<JobData>,
 }
 
 impl From<StoredJob> for FineTuningJob {
@@ -78,6 +80,7 @@ impl From<StoredJob> for FineTuningJob {
                 suffix: job.suffix,
                 attempt: job.attempt,
                 config: job.config,
+                data: job.data,
             },
         }
     }

@@ -110,6 +110,7 @@ async fn every_setting_is_resolved_and_shown() {
         "warmup_steps": 0,
         "weight_decay": 0.0
       },
+      "data": null,
       "suffix": "tickets"
     }
     "#);

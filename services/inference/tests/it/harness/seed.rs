@@ -123,7 +123,7 @@ async fn tuned_model(
     jobs::create(&mut tx, &job, &request).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = store.worker_tx().await.unwrap();
-    let claimed = queue::claim(&mut tx, "test", Duration::from_secs(60))
+    let claimed = queue::claim(&mut tx, "test", Duration::from_mins(1))
         .await
         .unwrap()
         .unwrap();
@@ -178,6 +178,7 @@ fn job(org_id: OrgId, project_id: ProjectId) -> Job {
         created_at: NOW,
         finished_at: None,
         estimated_finish: None,
+        data: None,
     }
 }
 
