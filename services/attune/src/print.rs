@@ -1,7 +1,8 @@
-//! What a command says to the person who typed it, on standard output. Logs go to standard error.
-#![expect(clippy::print_stdout, reason = "a command line's answers belong there")]
+//! What a person or a script reads of us, apart from the log.
 
-/// One line of an answer.
+use std::io::Write;
+
+/// Prints one line to standard output. A reader that has gone away, as `head` does, is no reason to stop a server.
 pub fn line(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

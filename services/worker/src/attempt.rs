@@ -25,6 +25,7 @@ use crate::observe::Reporter;
 use crate::publish;
 use crate::report::Report;
 use crate::resume;
+use crate::scratch;
 
 /// Pause before a job's end is reported again while Postgres is away.
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
@@ -241,13 +242,7 @@ impl Attempt<'_> {
     }
 
     fn work_dir(&self) -> Result<TempDir, Stop> {
-        let parent = self.worker.config.cache_dir.join("attempts");
-        std::fs::create_dir_all(&parent)
-            .and_then(|()| {
-                tempfile::Builder::new()
-                    .prefix(&format!("{}-", self.job.id))
-                    .tempdir_in(parent)
-            })
+        scratch::create(&self.worker.config.attempts_dir(), self.job.id)
             .map_err(|error| Failure::transient(&error).into())
     }
 

@@ -52,6 +52,11 @@ impl Config {
         })
     }
 
+    /// Where attempts work.
+    pub(crate) fn attempts_dir(&self) -> PathBuf {
+        self.cache_dir.join("attempts")
+    }
+
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_secs)
     }

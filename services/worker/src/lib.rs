@@ -15,6 +15,7 @@ mod observe;
 mod publish;
 mod report;
 mod resume;
+mod scratch;
 
 use std::future::Future;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub async fn run(
     let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL")?;
     let objects = ObjectStore::connect(&config.s3);
     info!(worker.name = %config.name, "Worker `{}` trains on {}", config.name, device.describe());
+    scratch::sweep(&config.attempts_dir());
     let bases = Bases::new(config.cache_dir.join("bases"));
     let leaving = CancellationToken::new();
     tokio::spawn({
@@ -83,23 +85,6 @@ pub async fn run(
     worker.work().await;
     info!("Worker `{}` has stopped", worker.config.name);
     Ok(())
-}
-
-/// Runs one job, if there is one, and returns whether there was: what a test calls instead of [`run`].
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_once(config: Config) -> anyhow::Result<bool> {
-    let mut worker = Worker {
-        device: Device::parse(&config.device).context("ATTUNE_DEVICE")?,
-        store: Store::connect_lazy(&config.database_url).context("DATABASE_URL")?,
-        objects: ObjectStore::connect(&config.s3),
-        bases: Bases::new(config.cache_dir.join("bases")),
-        clock: Clock::system(),
-        leaving: CancellationToken::new(),
-        config,
-    };
-    Ok(worker.run_one().await)
 }
 
 impl Worker {

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 /// An ordinary entry of the vocabulary.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) const TOKEN_TYPE_NORMAL: i64 = 1;
 /// A token that text never produces by itself, such as the end of a turn.
 pub(crate) const TOKEN_TYPE_CONTROL: i64 = 3;
