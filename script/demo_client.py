@@ -130,7 +130,7 @@ The same job by hand:
     -F purpose=fine-tune -F file=@examples/tickets/train.jsonl
   curl $OPENAI_BASE_URL/fine_tuning/jobs -H "Authorization: Bearer $OPENAI_API_KEY" \\
     -H 'Content-Type: application/json' \\
-    -d '{{"model": "{MODEL}", "training_file": "file-…", "attune": {{"n_epochs": 1, "learning_rate": 1e-3}}}}'
+    -d '{{"model": "{MODEL}", "training_file": "file-…", "attune": {{"n_epochs": 1, "learning_rate": 1e-3, "lr_schedule": "constant"}}}}'
   curl $OPENAI_BASE_URL/fine_tuning/jobs/ftjob-…/events -H "Authorization: Bearer $OPENAI_API_KEY"
   curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
     -H 'Content-Type: application/json' \\
@@ -148,9 +148,9 @@ def main():
     train, valid = lines_of("train.jsonl"), lines_of("valid.jsonl")
     heldout = [json.loads(line) for line in lines_of("heldout.jsonl")]
     halves = {half: [r for r in heldout if r["metadata"]["phrasing"] == half] for half in ("known", "unseen")}
-    knobs = {"n_epochs": 1, "learning_rate": 1e-3, "batch_size": 4, "seed": 7}
+    knobs = {"n_epochs": 1, "learning_rate": 1e-3, "lr_schedule": "constant", "batch_size": 4, "seed": 7}
     if args.quick:
-        valid, knobs = valid[:4], {**knobs, "max_steps": 6, "lr_schedule": "constant", "warmup_steps": 0}
+        valid, knobs = valid[:4], {**knobs, "max_steps": 6, "warmup_steps": 0}
         halves = {half: rows[:1] for half, rows in halves.items()}
 
     body = {
