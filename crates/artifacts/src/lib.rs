@@ -16,7 +16,6 @@ mod write;
 pub use config::S3Config;
 pub use error::ArtifactError;
 pub use list::ObjectInfo;
-pub use mirror::MirrorFile;
 pub use read::{ByteStream, ObjectBody};
 pub use store::ObjectStore;
 pub use write::{PART_BYTES, Stored};

@@ -1,5 +1,6 @@
 //! A folder on disk that mirrors a prefix: what services keep of base models and checkpoints.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,17 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{ArtifactError, ObjectStore};
 
-/// One file of a mirrored folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MirrorFile {
-    /// Its name below the prefix and in the folder.
-    pub name: String,
-    /// What it must be, in hexadecimal.
-    pub sha256: String,
-}
-
 impl ObjectStore {
-    /// Makes sure that `dir` holds `files` from below `prefix` (which ends in `/`).
+    /// Makes sure that `dir` holds the files from below `prefix` (which ends in `/`) that `sums` names,
+    /// each with its SHA-256 in hexadecimal.
     ///
     /// A file appears under its name only when it is whole. One that is already there is checked
     /// again, because disks rot and a cache may be shared; two processes may mirror into one folder.
@@ -29,19 +22,19 @@ impl ObjectStore {
     pub async fn mirror(
         &self,
         prefix: &str,
-        files: &[MirrorFile],
+        sums: &BTreeMap<String, String>,
         dir: &Path,
     ) -> Result<(), ArtifactError> {
         tokio::fs::create_dir_all(dir)
             .await
             .map_err(|error| ArtifactError::local("create", dir, error))?;
-        for file in files {
-            let path = dir.join(plain_name(&file.name)?);
-            let (here, expected) = (path.clone(), file.sha256.clone());
+        for (name, sha256) in sums {
+            let path = dir.join(plain_name(name)?);
+            let (here, expected) = (path.clone(), sha256.clone());
             let is_whole = tokio::task::spawn_blocking(move || is_whole(&here, &expected));
             if !is_whole.await.unwrap_or(false) {
-                let key = format!("{prefix}{}", file.name);
-                self.get_file_verified(&key, &path, &file.sha256).await?;
+                let key = format!("{prefix}{name}");
+                self.get_file_verified(&key, &path, sha256).await?;
             }
         }
         Ok(())
@@ -100,5 +93,6 @@ mod tests {
         assert!(is_whole(&path, &expected));
         std::fs::write(&path, "whale").unwrap();
         assert!(!is_whole(&path, &expected));
+        assert!(!is_whole(&dir.path().join("missing"), &expected));
     }
 }

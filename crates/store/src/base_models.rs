@@ -1,5 +1,7 @@
 //! Base models: what every project of the installation may train on and chat with.
 
+use std::collections::BTreeMap;
+
 use domain::BaseModelId;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -53,6 +55,14 @@ pub struct BaseModelFile {
     pub size_bytes: u64,
     /// SHA-256 in hexadecimal digits.
     pub sha256: String,
+}
+
+impl BaseModel {
+    /// The SHA-256 of every file, by name.
+    pub fn sums(&self) -> BTreeMap<String, String> {
+        let pair = |file: &BaseModelFile| (file.name.clone(), file.sha256.clone());
+        self.files.iter().map(pair).collect()
+    }
 }
 
 /// Registers a model whose objects are stored.

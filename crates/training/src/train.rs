@@ -367,6 +367,12 @@ fn begin(
     }
 }
 
+/// Whether a run with the settings `lora` can go on from `adapter`.
+pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
+    let (found, wanted) = (adapter.config(), lora_config(lora));
+    found.rank == wanted.rank && found.target_modules == wanted.target_modules
+}
+
 /// The settings' adapter in the model's terms.
 pub fn lora_config(lora: &domain::config::LoraConfig) -> LoraConfig {
     let target = |module: &TargetModule| match module {

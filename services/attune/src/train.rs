@@ -155,10 +155,7 @@ fn start(
     if let Some(dir) = &args.init_adapter {
         let adapter = Adapter::load(dir, model.config(), model.device())
             .with_context(|| format!("cannot start from {}", dir.display()))?;
-        let wanted = training::train::lora_config(&config.lora);
-        if adapter.config().rank != wanted.rank
-            || adapter.config().target_modules != wanted.target_modules
-        {
+        if !training::train::fits(&adapter, &config.lora) {
             bail!(
                 "{} has rank {} and other `lora` settings than the job's; make them the same",
                 dir.display(),

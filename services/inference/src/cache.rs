@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use artifacts::{ArtifactError, MirrorFile, ObjectStore, keys};
+use artifacts::{ArtifactError, ObjectStore, keys};
 use domain::BaseModelId;
 use lm::base::BaseFiles;
 use lm::{Adapter, CausalLm, Device, ModelConfig};
@@ -94,16 +94,8 @@ impl ModelCache {
 impl Loader {
     async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
         let dir = self.dir.join("bases").join(base.id.to_string());
-        let files: Vec<MirrorFile> = base
-            .files
-            .iter()
-            .map(|file| MirrorFile {
-                name: file.name.clone(),
-                sha256: file.sha256.clone(),
-            })
-            .collect();
         self.objects
-            .mirror(&keys::base_prefix(base.id), &files, &dir)
+            .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
         let device = self.device;
         let name = base.name.clone();

@@ -167,10 +167,7 @@ impl Attempt<'_> {
             self.worker.objects.get_file(&key, &dir.join(name)).await?;
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
-        let wanted = training::train::lora_config(&self.job.config.lora);
-        if adapter.config().rank != wanted.rank
-            || adapter.config().target_modules != wanted.target_modules
-        {
+        if !training::train::fits(&adapter, &self.job.config.lora) {
             let message = format!(
                 "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
                 self.job.model,

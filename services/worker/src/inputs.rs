@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artifacts::{ArtifactError, MirrorFile, ObjectStore, keys};
+use artifacts::{ArtifactError, ObjectStore, keys};
 use dataset::Limits;
 use domain::{BaseModelId, Failure, FileId, Job};
 use lm::CausalLm;
@@ -48,16 +48,8 @@ impl Bases {
         // Two bases at once may not fit.
         self.loaded = None;
         let dir = self.dir.join(base.id.to_string());
-        let files: Vec<MirrorFile> = base
-            .files
-            .iter()
-            .map(|file| MirrorFile {
-                name: file.name.clone(),
-                sha256: file.sha256.clone(),
-            })
-            .collect();
         objects
-            .mirror(&keys::base_prefix(base.id), &files, &dir)
+            .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
         let (id, fingerprint, device) = (base.id, base.fingerprint.clone(), device.clone());
         let loaded = blocking(move || load(id, fingerprint, &dir, &device)).await?;

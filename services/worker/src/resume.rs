@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use artifacts::{ArtifactError, MirrorFile};
+use artifacts::ArtifactError;
 use store::checkpoints;
 use store::checkpoints::Checkpoint as StoredCheckpoint;
 use tracing::warn;
@@ -49,18 +49,10 @@ async fn fetch(
     base: &Arc<Base>,
     dir: &Path,
 ) -> Result<Result<Checkpoint, String>, Stop> {
-    let files: Vec<MirrorFile> = stored
-        .manifest
-        .iter()
-        .map(|(name, sha256)| MirrorFile {
-            name: name.clone(),
-            sha256: sha256.clone(),
-        })
-        .collect();
     match attempt
         .worker
         .objects
-        .mirror(&stored.object_prefix, &files, dir)
+        .mirror(&stored.object_prefix, &stored.manifest, dir)
         .await
     {
         Ok(()) => {}

@@ -3,9 +3,7 @@
 //! `batch0.json` and `step0_logits.json` were made by PyTorch and transformers on the CPU in f32,
 //! from the weights of the same file.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use burn::tensor::{Tensor, activation};
 use lm::{Adapter, BaseFiles, CausalLm, Device, LoraConfig, Ragged, Target};
@@ -152,65 +150,4 @@ fn the_session_speaks_as_the_forward_pass_does() {
     let expected = values(model.logits(hidden.narrow(0, prompt.len() - 1, 1)));
     let difference = crate::tiny::largest_difference(&logits, &expected);
     assert!(difference < 1e-3, "{difference}");
-}
-
-#[test]
-#[ignore = "prints timings"]
-fn speed() {
-    let started = Instant::now();
-    let model = smollm2();
-    println!("load {:.2} s", started.elapsed().as_secs_f64());
-    let input = ragged(&batch());
-    let config = LoraConfig {
-        rank: 8,
-        alpha: 16.0,
-        dropout: 0.0,
-        target_modules: Target::ALL.to_vec(),
-    };
-    let adapter = Adapter::init(&config, model.config(), 0, model.device());
-    let rate = |n: usize, seconds: f64| f64::from(u32::try_from(n).unwrap()) / seconds;
-
-    for adapter in [None, Some(&adapter)] {
-        let mut session = model.session();
-        let started = Instant::now();
-        let mut logits = session.feed(&input.ids[..165], adapter).unwrap();
-        let prefill = rate(165, started.elapsed().as_secs_f64());
-        let started = Instant::now();
-        for _ in 0..40 {
-            let best = logits
-                .iter()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(b.1))
-                .unwrap()
-                .0;
-            logits = session
-                .feed(&[u32::try_from(best).unwrap()], adapter)
-                .unwrap();
-        }
-        let decode = rate(40, started.elapsed().as_secs_f64());
-        println!(
-            "adapter {}: prefill {prefill:.0}/s, decode {decode:.1}/s",
-            adapter.is_some()
-        );
-    }
-
-    let training = model.autodiff();
-    for _ in 0..3 {
-        let adapter = adapter.clone().require_grad();
-        let started = Instant::now();
-        let hidden = training.hidden(&input, Some(&adapter), None);
-        let forward = started.elapsed().as_secs_f64();
-        let gradients = hidden.square().sum().backward();
-        let total = started.elapsed().as_secs_f64();
-        let found: HashMap<_, _> = adapter
-            .named_tensors()
-            .map(|(name, tensor)| (name, tensor.grad(&gradients).is_some()))
-            .collect();
-        assert!(found.values().all(|found| *found));
-        let n = input.n_tokens();
-        println!(
-            "{n} tokens: forward {forward:.2} s, both {total:.2} s, {:.0}/s",
-            rate(n, total)
-        );
-    }
 }
