@@ -39,9 +39,6 @@ PROBLEMS = {
         "The courier left my {product} at the wrong address.",
         "My {product} was due on Monday and there is still no sign of it.",
         "Can you tell me where the parcel with my {product} is?",
-        "The delivery of the {product} has been postponed three times.",
-        "The carrier says the parcel with the {product} is lost.",
-        "My delivery still has not come.",
         "The tracking page says that my parcel is stuck at the depot.",
     ],
     "billing": [
@@ -50,9 +47,6 @@ PROBLEMS = {
         "My card was billed for a {product} that I never bought.",
         "The discount code was not applied to the price of the {product}.",
         "Please send me a corrected invoice for the {product}.",
-        "You took more money than the listed price of the {product}.",
-        "There is a payment for the {product} on my statement that I do not understand.",
-        "My last invoice has the wrong VAT number on it.",
         "You charged my card twice this month.",
     ],
     "return": [
@@ -61,10 +55,7 @@ PROBLEMS = {
         "Please send me a return label for the {product}.",
         "I returned the {product} two weeks ago and the refund has not come.",
         "The {product} is the wrong colour, so I want to exchange it.",
-        "I changed my mind about the {product} and want my money back.",
-        "I want to swap the {product} for a bigger one.",
         "Please send me a label so that I can send my parcel back.",
-        "I am still waiting for my refund.",
     ],
     "login": [
         "I cannot log in to register my {product}.",
@@ -72,10 +63,7 @@ PROBLEMS = {
         "The password reset mail never arrives, so I cannot set up my {product}.",
         "I am locked out of my account and cannot manage my {product}.",
         "The code to sign in to the {product} app is always rejected.",
-        "I forgot the password for the account behind my {product}.",
-        "Please change the mail address of the account that my {product} is linked to.",
         "I cannot sign in to my account any more.",
-        "My password is not accepted although I have just reset it.",
     ],
     "defect": [
         "The {product} stopped working after two days.",
@@ -83,10 +71,7 @@ PROBLEMS = {
         "The {product} arrived with a crack in the case.",
         "My {product} does not turn on at all.",
         "A part of the {product} broke off the first time I used it.",
-        "The {product} gets very hot and smells of burnt plastic.",
-        "The button on my {product} no longer does anything.",
         "The thing I bought from you broke on the first day.",
-        "What you sent me does not switch on.",
     ],
     "question": [
         "Does the {product} come with a two-year warranty?",
@@ -94,10 +79,7 @@ PROBLEMS = {
         "Which spare parts do you sell for the {product}?",
         "Is the {product} also available in green?",
         "What is the difference between the {product} and last year's model?",
-        "Do you have a manual for the {product} in Spanish?",
-        "How much power does the {product} need?",
         "Do you also deliver to Norway?",
-        "What are the opening hours of your shop?",
     ],
 }
 
@@ -117,14 +99,12 @@ CUES = {
         "I need an answer today.",
         "Please treat this as urgent.",
         "This cannot wait, please call me at once.",
-        "We are stuck until this is solved, so please hurry.",
     ],
     "low": [
         "There is no hurry.",
         "This is not urgent at all.",
         "Take your time.",
         "Please answer whenever it suits you.",
-        "It can wait until next month.",
     ],
     "normal": [""],
 }
@@ -231,9 +211,9 @@ class Tickets:
         return self.problems.pop()
 
     def asides(self):
-        """Two or three different sentences that have nothing to do with the answer."""
+        """One or two different sentences that have nothing to do with the answer."""
         random = self.random
-        for aside in random.shuffled(ASIDES)[: 2 + random.below(2)]:
+        for aside in random.shuffled(ASIDES)[: 1 + random.below(2)]:
             yield aside.format(
                 year=2012 + random.below(14),
                 minutes=10 + random.below(50),

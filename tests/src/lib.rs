@@ -1,130 +1,206 @@
-//! A whole installation as a process: what the end-to-end tests start, talk to and kill.
+//! A whole installation as processes: what the end-to-end tests start, talk to and kill.
 
 #![expect(clippy::unwrap_used, reason = "test support fails by panicking")]
 
-use std::fs::{self, File};
+mod api;
+mod gate;
+mod process;
+
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, Response};
-use rustix::process::{Pid, Signal, kill_process};
+use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use api::Api;
+pub use gate::Gate;
+pub use process::attune;
+
 /// How long anything in these tests may take on a slow, busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// Short, so that a killed worker is missed soon.
+const LEASE_SECS: &str = "3";
 
-/// A data directory, and the `attune up` that runs on it while it runs.
+/// A data directory, and the processes that run on it.
 pub struct Installation {
     data: TempDir,
     port: u16,
-    lease_secs: u64,
-    process: Option<Child>,
-    key: String,
-    http: Client,
+    api: Api,
+    /// `attune up`, or `attune storage` with the services beside it.
+    running: Vec<(&'static str, Child)>,
+    inference_port: u16,
+    s3_port: u16,
+    /// Through which services that run apart reach S3.
+    pub s3: Gate,
+}
+
+impl Deref for Installation {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Installation {
-    /// Starts `attune up` in a new data directory and waits until it is ready.
-    pub async fn start() -> Self {
+    fn new() -> Self {
         // Below /var/tmp because Postgres runs as a user of its own when the tests run as root.
         let data = tempfile::Builder::new()
             .prefix("attune-e2e.")
             .tempdir_in("/var/tmp")
             .unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(data.path(), open).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let mut installation = Self {
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let [port, inference_port, s3_port, gate_port] = free_ports();
+        Self {
             data,
             port,
-            lease_secs: 3,
-            process: None,
-            key: String::new(),
-            http: Client::new(),
-        };
+            api: Api::new(port),
+            running: Vec::new(),
+            inference_port,
+            s3_port,
+            s3: Gate::new(gate_port, s3_port),
+        }
+    }
+
+    /// Starts `attune up` in a new data directory and waits until it is ready.
+    pub async fn start() -> Self {
+        let mut installation = Self::new();
         installation.up().await;
         installation
     }
 
     /// Starts `attune up` on the data directory as it is.
     pub async fn up(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
-        let process = Command::new(attune())
-            .arg("up")
-            .arg("--data-dir")
+        let mut command = attune();
+        command
+            .args(["up", "--port", &self.port.to_string(), "--data-dir"])
             .arg(self.data.path())
-            .args(["--port", &self.port.to_string()])
-            .env("ATTUNE_LEASE_SECS", self.lease_secs.to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.process = Some(process);
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+            .env("ATTUNE_LEASE_SECS", LEASE_SECS);
+        let process = process::spawn(command, &self.log_path());
+        self.running.push(("up", process));
         self.wait_for("the server", async |this| {
-            this.http
-                .get(&url)
-                .send()
-                .await
-                .ok()
-                .filter(|answer| answer.status().is_success())
+            this.is_ready().await.then_some(())
         })
         .await;
-        let env = fs::read_to_string(self.data.path().join("attune.env")).unwrap();
-        let line = env
-            .lines()
-            .find_map(|line| line.strip_prefix("export OPENAI_API_KEY="))
+        let key = self.exported("attune.env", "OPENAI_API_KEY");
+        self.api.set_key(&key);
+    }
+
+    /// Starts each service as a process of its own over `attune storage`, and waits until they are ready.
+    pub async fn start_apart() -> Self {
+        let mut installation = Self::new();
+        installation.run_storage().await;
+        installation.s3.open().await;
+        for service in ["api", "inference", "worker"] {
+            installation.run_service(service);
+        }
+        installation
+            .wait_for("the API", async |this| this.is_ready().await.then_some(()))
+            .await;
+        let key = installation.exported("storage.env", "OPENAI_API_KEY");
+        installation.api.set_key(&key);
+        installation
+    }
+
+    /// Starts `attune storage` on the data directory as it is.
+    pub async fn run_storage(&mut self) {
+        let env = self.data.path().join("storage.env");
+        let _ = fs::remove_file(&env);
+        let mut command = attune();
+        command
+            .args(["storage", "--s3-port", &self.s3_port.to_string()])
+            .arg("--data-dir")
+            .arg(self.data.path());
+        let process = process::spawn(command, &self.log_path());
+        self.running.push(("storage", process));
+        self.wait_for("storage", async |_| env.exists().then_some(()))
+            .await;
+    }
+
+    fn run_service(&mut self, service: &'static str) {
+        let mut command = attune();
+        command.arg(service).env("ATTUNE_LEASE_SECS", LEASE_SECS);
+        for (name, value) in self.exports_for(service) {
+            command.env(name, value);
+        }
+        command.env("ATTUNE_S3_ENDPOINT", self.s3.address());
+        let inference = format!("127.0.0.1:{}", self.inference_port);
+        command.env("ATTUNE_INFERENCE_URL", format!("http://{inference}"));
+        command.env(
+            "ATTUNE_LISTEN",
+            match service {
+                "api" => format!("127.0.0.1:{}", self.port),
+                _ => inference,
+            },
+        );
+        let process = process::spawn(command, &self.log_path());
+        self.running.push((service, process));
+    }
+
+    /// What `storage.env` tells a service: lines for all, and the address that a comment says is this one's.
+    fn exports_for(&self, service: &str) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.data.path().join("storage.env")).unwrap();
+        let (_, own) = text
+            .split_once(&format!("# for `attune {service}`:\n# "))
             .unwrap();
-        line.trim_matches(['\'', '"']).clone_into(&mut self.key);
+        let own = own.lines().next().unwrap();
+        let lines = text.lines().chain([own]);
+        lines.filter_map(export).collect()
     }
 
-    /// Ends `attune up` with `signal` and waits for it.
+    /// What a file of the data directory exports under `name`.
+    pub fn exported(&self, file: &str, name: &str) -> String {
+        let text = fs::read_to_string(self.data.path().join(file)).unwrap();
+        let found = text.lines().filter_map(export).find(|(key, _)| key == name);
+        found.unwrap().1
+    }
+
+    /// Ends everything that runs with `signal` and waits for it.
     pub fn end(&mut self, signal: Signal) {
-        let mut process = self.process.take().expect("it runs");
-        kill_process(Pid::from_child(&process), signal).unwrap();
-        process.wait().unwrap();
+        // Storage began first and goes last.
+        for (_, process) in self.running.drain(..).rev() {
+            process::end(process, signal);
+        }
     }
 
-    /// Kills the child process that runs `attune SERVICE`, without warning.
+    /// Kills `attune storage`, its Postgres and its S3, without warning.
+    pub fn kill_storage(&mut self) {
+        let index = self.running.iter().position(|(name, _)| *name == "storage");
+        let (_, process) = self.running.remove(index.expect("it runs"));
+        process::end(process, Signal::KILL);
+    }
+
+    /// Kills the child process of `attune up` that runs `attune SERVICE`, without warning.
     pub fn kill_service(&self, service: &str) {
-        self.kill_child(service, |arguments| {
+        process::kill_child(self.running[0].1.id(), service, |arguments| {
             arguments.get(1).is_some_and(|argument| argument == service)
         });
     }
 
     /// Kills the private Postgres, without warning.
     pub fn kill_postgres(&self) {
-        self.kill_child("postgres", |arguments| arguments[0].ends_with("/postgres"));
-    }
-
-    fn kill_child(&self, name: &str, is_it: impl Fn(&[String]) -> bool) {
-        let parent = self.process.as_ref().expect("it runs").id();
-        let pid = children_of(parent)
-            .into_iter()
-            .find(|pid| is_it(&arguments_of(*pid)))
-            .unwrap_or_else(|| panic!("no {name} runs"));
-        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        process::kill_child(self.running[0].1.id(), "postgres", |arguments| {
+            arguments[0].ends_with("/postgres")
+        });
     }
 
     /// Imports a base model beside the running server.
     pub fn import(&self, base: &Path, name: &str) {
-        let output = Command::new(attune())
-            .args(["models", "import"])
-            .arg(base)
-            .args(["--name", name, "--data-dir"])
+        self.import_from(base.to_str().unwrap(), name, &[]);
+    }
+
+    /// As [`Self::import`], from any source, with more environment variables.
+    pub fn import_from(&self, source: &str, name: &str, variables: &[(&str, &str)]) {
+        let output = attune()
+            .args(["models", "import", source, "--name", name, "--data-dir"])
             .arg(self.data.path())
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         assert!(
@@ -134,74 +210,13 @@ impl Installation {
         );
     }
 
-    /// One request of the API.
-    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Response {
-        let url = format!("http://127.0.0.1:{}/v1{path}", self.port);
-        let request = self.http.request(method, url).bearer_auth(&self.key);
-        match body {
-            Some(body) => request.json(&body).send().await.unwrap(),
-            None => request.send().await.unwrap(),
-        }
-    }
-
-    /// One request that must succeed; its JSON answer.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let answer = self.send(method, path, body).await;
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{path}: {status}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Uploads a dataset and returns its id.
-    pub async fn upload(&self, rows: &str) -> String {
-        let boundary = "a-boundary-that-no-row-holds";
-        let body = format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n\
-             --{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"rows.jsonl\"\r\n\
-             Content-Type: application/octet-stream\r\n\r\n{rows}\r\n--{boundary}--\r\n"
-        );
-        let answer = self
-            .http
-            .post(format!("http://127.0.0.1:{}/v1/files", self.port))
-            .bearer_auth(&self.key)
-            .header(
-                "content-type",
-                format!("multipart/form-data; boundary={boundary}"),
-            )
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        let value: Value = answer.json().await.unwrap();
-        value["id"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{value}"))
-            .to_owned()
-    }
-
-    /// The job's events, oldest first.
-    pub async fn events(&self, job: &str) -> Vec<Value> {
-        let mut events = Vec::new();
-        let mut after = String::new();
-        loop {
-            let path = format!("/fine_tuning/jobs/{job}/events?limit=100{after}");
-            let page = self.call(Method::GET, &path, None).await;
-            let data = page["data"].as_array().unwrap();
-            events.extend(data.iter().cloned());
-            if page["has_more"] == false {
-                events.reverse();
-                return events;
-            }
-            after = format!("&after={}", data[data.len() - 1]["id"].as_str().unwrap());
-        }
-    }
-
     /// Waits until the job has ended, and returns it.
     pub async fn finished(&self, job: &str) -> Value {
         let path = format!("/fine_tuning/jobs/{job}");
         self.wait_for("the job", async |this| {
-            let job = this.call(Method::GET, &path, None).await;
+            let answer = this.send(Method::GET, &path, None).await;
+            // While storage is away there is no answer worth reading.
+            let job: Value = answer.error_for_status().ok()?.json().await.ok()?;
             let status = job["status"].as_str().unwrap();
             ["succeeded", "failed", "cancelled"]
                 .contains(&status)
@@ -228,46 +243,24 @@ impl Installation {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.data.path().join("up.log")
+        self.data.path().join("log")
     }
 }
 
 impl Drop for Installation {
     fn drop(&mut self) {
-        if self.process.is_some() {
-            self.end(Signal::TERM);
-        }
+        self.end(Signal::TERM);
     }
 }
 
-/// The binary that was built together with these tests.
-fn attune() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.ancestors().nth(2).unwrap().join("attune");
-    assert!(
-        path.is_file(),
-        "{} is missing; build the whole workspace first",
-        path.display()
-    );
-    path
+/// The name and value of a line `export NAME=VALUE`.
+fn export(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+    Some((name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
 }
 
-fn children_of(parent: u32) -> Vec<u32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name in parentheses may hold spaces; the parent is the second field after it.
-            let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-            fields.split_whitespace().nth(1) == Some(parent.to_string().as_str())
-        })
-        .collect()
-}
-
-fn arguments_of(pid: u32) -> Vec<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0)
-        .map(|part| String::from_utf8_lossy(part).into_owned())
-        .collect()
+/// Taken together, so that no two are the same.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -51,13 +51,14 @@ pub async fn save(tx: &mut TenantTx, lease: &Lease, job: &Job) -> Result<(), Sto
     jobs::save(tx, job).await
 }
 
-/// Hands the job back at once, for the worker's own reasons: it is being stopped. The attempt does not count.
+/// Hands the job back for a reason that is not its own: the worker is being stopped, or storage is away. To be claimed
+/// after `delay` at the earliest. The attempt does not count.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`], as [`hold`].
-pub async fn release(tx: &mut TenantTx, lease: &Lease) -> Result<Job, StoreError> {
+pub async fn release(tx: &mut TenantTx, lease: &Lease, delay: Duration) -> Result<Job, StoreError> {
     let job = held_job(tx, lease).await?.requeue()?;
-    requeue(tx.connection(), &job, Duration::ZERO, Uncounted(1)).await?;
+    requeue(tx.connection(), &job, delay, Uncounted(1)).await?;
     Ok(job)
 }
 

@@ -164,13 +164,16 @@ fn client_env(secrets: &Secrets, addr: SocketAddr) -> String {
             "OPENAI_BASE_URL",
             &format!("http://{host}:{}/v1", addr.port()),
         ),
-        export("OPENAI_API_KEY", &secrets.api_key),
-        export("OPENAI_ADMIN_KEY", &secrets.admin_key),
+        client_keys(secrets),
     ]
     .concat()
 }
 
-/// What each service needs to run beside this storage. They differ in their login.
+fn client_keys(secrets: &Secrets) -> String {
+    export("OPENAI_API_KEY", &secrets.api_key) + &export("OPENAI_ADMIN_KEY", &secrets.admin_key)
+}
+
+/// What each service needs to run beside this storage, where they differ in their login, and what a client needs.
 fn storage_env(storage: &Storage) -> String {
     let mut api = storage.api_environment();
     let mut text = String::new();
@@ -190,6 +193,7 @@ fn storage_env(storage: &Storage) -> String {
     }
     text.push_str(&export("ATTUNE_MIGRATE_URL", &storage.reach().admin_url));
     text.push_str(&exports(&api));
+    text.push_str(&client_keys(storage.secrets()));
     text
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::job::JobError;
 use domain::{Failure, Job, JobData};
 use lm::{Adapter, CausalLm};
-use store::events::{EventKind, EventLevel, NewEvent};
+use store::events::{EventLevel, NewEvent};
 use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
 use store::{Lease, StoreError, events, lease, models};
@@ -19,6 +19,7 @@ use training::{Rows, Run, Trained};
 
 use crate::Worker;
 use crate::failure::Stop;
+use crate::findings;
 use crate::heart::{Heart, Signal};
 use crate::inputs::{self, Base, blocking};
 use crate::observe::Reporter;
@@ -29,6 +30,8 @@ use crate::scratch;
 
 /// Pause before a job's end is reported again while Postgres is away.
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
+/// The longest pause before a job is tried again whose storage is away.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Runs a claimed job and reports how it ended.
 pub(crate) async fn run(worker: &mut Worker, claimed: Claimed) {
@@ -107,8 +110,12 @@ impl Attempt<'_> {
             training_file: train.report.clone(),
             validation_file: valid.as_ref().map(|rows| rows.report.clone()),
         });
-        self.say(findings(&train, valid.as_ref(), self.worker.clock.now()))
-            .await?;
+        self.say(findings::events(
+            &train,
+            valid.as_ref(),
+            self.worker.clock.now(),
+        ))
+        .await?;
         let start = match resume::latest(self, &base, dir).await? {
             Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
             None => self.first_adapter(&model, &base.model, dir).await?,
@@ -270,7 +277,16 @@ impl Attempt<'_> {
             Stop::LeaseLost => return Err(StoreError::LeaseLost),
             Stop::Leaving => {
                 let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-                lease::release(&mut tx, &self.lease).await?;
+                lease::release(&mut tx, &self.lease, Duration::ZERO).await?;
+                return tx.commit().await;
+            }
+            Stop::Away { message } => {
+                warn!(job.id = %self.job.id, "Job `{}` waits for storage: {message}", self.job.id);
+                let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+                let event = NewEvent::message(EventLevel::Warn, STORAGE_AWAY.to_owned(), now);
+                events::report(&mut tx, &self.lease, &[event]).await?;
+                let delay = queue::backoff(self.lease.attempt).min(LOOK_AGAIN);
+                lease::release(&mut tx, &self.lease, delay).await?;
                 return tx.commit().await;
             }
             Stop::Failed(failure) => failure,
@@ -296,6 +312,9 @@ impl Attempt<'_> {
     }
 }
 
+/// What the tenant reads while the operator brings storage back.
+const STORAGE_AWAY: &str = "Storage could not be reached; the job will go on when it is back";
+
 fn closing_event(failure: &Failure, again: bool, now: time::OffsetDateTime) -> NewEvent {
     let error = JobError::from(failure);
     let (level, message) = if again {
@@ -310,56 +329,4 @@ fn closing_event(failure: &Failure, again: bool, now: time::OffsetDateTime) -> N
         )
     };
     NewEvent::message(level, message, now)
-}
-
-/// What was found in the files, as events.
-fn findings(train: &Rows, valid: Option<&Rows>, now: time::OffsetDateTime) -> Vec<NewEvent> {
-    let mut said = vec![file_event("training_file", train, now)];
-    said.extend(valid.map(|rows| file_event("validation_file", rows, now)));
-    let overlap = valid.map_or(0, |rows| train.overlap(rows));
-    if overlap > 0 {
-        let text = format!(
-            "{overlap} rows of the validation file are also in the training file; validation loss will look too good"
-        );
-        said.push(NewEvent::message(EventLevel::Warn, text, now));
-    }
-    said
-}
-
-fn file_event(param: &str, rows: &Rows, now: time::OffsetDateTime) -> NewEvent {
-    let report = &rows.report;
-    let mut said = vec![format!(
-        "Validated {param}: {} rows, {} tokens, {} of them supervised",
-        report.n_rows, report.n_tokens, report.n_loss_tokens
-    )];
-    for (count, what) in [
-        (
-            report.truncated_rows,
-            "rows were longer than max_seq_len and have been cut",
-        ),
-        (
-            report.skipped_rows,
-            "rows had nothing left to learn after cutting and were left out",
-        ),
-        (report.duplicate_rows, "rows are exact duplicates"),
-    ] {
-        if count > 0 {
-            said.push(format!("{count} {what}"));
-        }
-    }
-    let level = if said.len() > 1 {
-        EventLevel::Warn
-    } else {
-        EventLevel::Info
-    };
-    let text = said.join("; ");
-    let data = serde_json::to_value(report).ok().map(|mut data| {
-        data["file"] = param.into();
-        data
-    });
-    NewEvent {
-        kind: EventKind::Message,
-        data,
-        ..NewEvent::message(level, text, now)
-    }
 }

@@ -16,6 +16,11 @@ pub(crate) enum Stop {
     LeaseLost,
     /// The worker was asked to go; the job goes back to the queue.
     Leaving,
+    /// Postgres or S3 cannot be reached. No job can help that, so however often it happens, none fails of it.
+    Away {
+        /// Which one, and how we know.
+        message: String,
+    },
 }
 
 impl From<Failure> for Stop {
@@ -28,7 +33,9 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::LeaseLost => Self::LeaseLost,
-            error if error.is_transient() => Self::Failed(Failure::transient(&error)),
+            error if error.is_transient() => Self::Away {
+                message: error_chain(&error),
+            },
             error => Self::Failed(Failure::bug(error_chain(&error))),
         }
     }
@@ -36,14 +43,15 @@ impl From<StoreError> for Stop {
 
 impl From<ArtifactError> for Stop {
     fn from(error: ArtifactError) -> Self {
-        if error.is_transient() {
-            return Self::Failed(Failure::transient(&error));
-        }
-        // A folder that cannot be written, or a bucket that refuses us, is for the operator: later attempts may work.
         match error {
+            ArtifactError::Unavailable { .. } => Self::Away {
+                message: error_chain(&error),
+            },
+            // A folder that cannot be written, or a bucket that refuses us, is for the operator: later attempts may work.
             ArtifactError::Local { .. } | ArtifactError::Denied { .. } => {
                 Self::Failed(Failure::transient(&error))
             }
+            error if error.is_transient() => Self::Failed(Failure::transient(&error)),
             error => Self::Failed(Failure::bug(error_chain(&error))),
         }
     }

@@ -9,6 +9,7 @@
 mod attempt;
 mod config;
 mod failure;
+mod findings;
 mod heart;
 mod inputs;
 mod observe;

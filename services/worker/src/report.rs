@@ -192,7 +192,9 @@ impl Report {
     /// Waits if `stop` is something that passes, and hands it back if it is not or the job is not ours any more.
     async fn wait_or(&self, stop: Stop) -> Result<(), Stop> {
         match stop {
-            Stop::Failed(Failure::Transient { message }) if !self.signal.is_lost() => {
+            Stop::Away { message } | Stop::Failed(Failure::Transient { message })
+                if !self.signal.is_lost() =>
+            {
                 warn!(job.id = %self.lease.job_id, "Cannot store progress of `{}` yet: {message}", self.lease.job_id);
                 tokio::time::sleep(TRY_AGAIN).await;
                 Ok(())

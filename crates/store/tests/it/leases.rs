@@ -67,7 +67,9 @@ async fn a_stale_worker_writes_nothing(pool: PgPool) {
     let outcomes = [
         lease::hold(&mut tx, lease).await,
         lease::save(&mut tx, lease, &done).await,
-        lease::release(&mut tx, lease).await.map(|_| ()),
+        lease::release(&mut tx, lease, std::time::Duration::ZERO)
+            .await
+            .map(|_| ()),
         lease::retry_later(&mut tx, lease, store::queue::backoff(1))
             .await
             .map(|_| ()),

@@ -168,7 +168,9 @@ async fn a_released_job_is_free_at_once_and_loses_no_attempt(pool: PgPool) {
     let (store, [acme, _]) = two_tenants(&pool).await;
     let first = running(&store, acme).await;
     let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
-    let job = lease::release(&mut tx, &first.lease).await.unwrap();
+    let job = lease::release(&mut tx, &first.lease, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(job.status, JobStatus::Queued);
     let second = claimed(&store).await.unwrap();
