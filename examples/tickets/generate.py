@@ -31,15 +31,14 @@ NAMES = [
     "Luis", "Mei", "Noor", "Olga", "Priya", "Quentin", "Rosa", "Søren", "Tomás", "Uma", "Wei",
 ]
 
-# The problem in one sentence: with a product, and one without any.
+# The problem in one sentence.
 PROBLEMS = {
     "shipping": [
-        "The {product} I ordered has not arrived yet.",
-        "Tracking for my {product} has not moved since last week.",
-        "The courier left my {product} at the wrong address.",
-        "My {product} was due on Monday and there is still no sign of it.",
+        "The {product} I ordered has not been delivered yet.",
+        "The parcel with my {product} has not moved since last week.",
+        "The courier delivered my {product} to the wrong address.",
+        "The delivery of my {product} was due on Monday and there is no sign of it.",
         "Can you tell me where the parcel with my {product} is?",
-        "The tracking page says that my parcel is stuck at the depot.",
     ],
     "billing": [
         "I was charged twice for the {product}.",
@@ -47,7 +46,6 @@ PROBLEMS = {
         "My card was billed for a {product} that I never bought.",
         "The discount code was not applied to the price of the {product}.",
         "Please send me a corrected invoice for the {product}.",
-        "You charged my card twice this month.",
     ],
     "return": [
         "I would like to send the {product} back and get a refund.",
@@ -55,7 +53,6 @@ PROBLEMS = {
         "Please send me a return label for the {product}.",
         "I returned the {product} two weeks ago and the refund has not come.",
         "The {product} is the wrong colour, so I want to exchange it.",
-        "Please send me a label so that I can send my parcel back.",
     ],
     "login": [
         "I cannot log in to register my {product}.",
@@ -63,7 +60,6 @@ PROBLEMS = {
         "The password reset mail never arrives, so I cannot set up my {product}.",
         "I am locked out of my account and cannot manage my {product}.",
         "The code to sign in to the {product} app is always rejected.",
-        "I cannot sign in to my account any more.",
     ],
     "defect": [
         "The {product} stopped working after two days.",
@@ -71,7 +67,6 @@ PROBLEMS = {
         "The {product} arrived with a crack in the case.",
         "My {product} does not turn on at all.",
         "A part of the {product} broke off the first time I used it.",
-        "The thing I bought from you broke on the first day.",
     ],
     "question": [
         "Does the {product} come with a two-year warranty?",
@@ -79,7 +74,6 @@ PROBLEMS = {
         "Which spare parts do you sell for the {product}?",
         "Is the {product} also available in green?",
         "What is the difference between the {product} and last year's model?",
-        "Do you also deliver to Norway?",
     ],
 }
 
@@ -92,7 +86,6 @@ ORDERS = [
     "For your records, the order is {order}.",
 ]
 
-# A ticket without any of these is of normal priority.
 CUES = {
     "high": [
         "This is urgent.",
@@ -106,7 +99,12 @@ CUES = {
         "Take your time.",
         "Please answer whenever it suits you.",
     ],
-    "normal": [""],
+    "normal": [
+        "An answer this week would be fine.",
+        "Please reply within a few days.",
+        "Normal priority, please.",
+        "The usual answering time is fine.",
+    ],
 }
 
 ASIDES = [
@@ -135,31 +133,31 @@ UNSEEN = [
      "please! {name}"),
     ("shipping", "normal", "Dune Backpack 30", True,
      "Good evening. Whoever drives your van handed my Dune Backpack 30 to a stranger two "
-     "streets away. See {order}. Could somebody look into that? {name}"),
+     "streets away. See {order}. Could somebody look into that in the next days? {name}"),
     ("billing", "normal", "Lumen Monitor 270", True,
      "To whom it may concern: one Lumen Monitor 270, yet my bank shows two debits of the same "
-     "sum. Reference {order}. I would like one of them cancelled. {name}"),
-    ("billing", "low", None, False,
-     "Hiya, just noticed that the company name on the bill is spelt wrong. It only matters for"
-     " our archive, so deal with it when things are quiet over there. Cheers, {name}"),
+     "sum. Reference {order}. I would like one of them cancelled by the end of the week. {name}"),
+    ("billing", "low", "Aria Kettle 200", False,
+     "Hiya, just noticed that our company's name on the bill for the Aria Kettle 200 is spelt "
+     "wrong. It only matters for our archive, so deal with it when things are quiet. {name}"),
     ("return", "normal", "Gale Fan 60", True,
      "Greetings. The Gale Fan 60 is too big for my desk, it has to go back to you. Ordered as "
-     "{order}. What are the steps, and when will I see the money? {name}"),
+     "{order}. What are the steps? Reply in your normal time. {name}"),
     ("return", "high", "Halo Webcam 720", True,
      "Hello support, I posted the Halo Webcam 720 to your warehouse in May and have not been "
      "paid back. Purchase {order}. I expect a reply within the hour, the rent is due! {name}"),
-    ("login", "high", None, False,
-     "Help! Your site keeps telling me that my credentials are wrong, and I have to download "
-     "documents for a meeting that starts in thirty minutes. ASAP please. {name}"),
+    ("login", "high", "Echo Speaker 110", False,
+     "Help! Your site says that my credentials are wrong, and I need the Echo Speaker 110 set up "
+     "for a meeting that starts in thirty minutes. ASAP please. {name}"),
     ("defect", "normal", "Juno Blender 90", True,
      "Hi folks, on its third smoothie the Juno Blender 90 gave up: a bang, some smoke, then "
-     "nothing. Bought as {order}. I hope you can repair or replace it. {name}"),
+     "nothing. Bought as {order}. I hope you can repair or replace it; this week will do. {name}"),
     ("defect", "low", "Borealis Lamp 45", True,
      "Hello again. One of the two bulbs of the Borealis Lamp 45 flickers a little. {order} was"
      " the purchase. I can live with it for now, so put me at the end of the queue. {name}"),
     ("question", "normal", "Indigo Printer 315", False,
      "Hi! Before I decide: will an Indigo Printer 315 take recycled paper, and does it print "
-     "on both sides? Looking forward to hearing from you. {name}"),
+     "on both sides? I hope to hear from you in a couple of days. {name}"),
 ]
 
 
@@ -224,7 +222,7 @@ class Tickets:
     def known(self):
         random = self.random
         category, problem = self.problem()
-        product = random.choice(PRODUCTS) if "{product}" in problem else None
+        product = random.choice(PRODUCTS)
         # One asks before buying; most other tickets are about an order.
         has_order = category != "question" and random.below(5) > 0
         order = self.order() if has_order else None
