@@ -1,27 +1,28 @@
-//! Causal self-attention with grouped key/value heads, inside each segment of a ragged batch.
+//! Causal self-attention with grouped key/value heads.
 //!
 //! Legend: c segments of one length in a run, s their length, g key/value heads, r query heads per
-//! key/value head, e = head_dim, t key positions.
+//! key/value head, e = head_dim, t key positions, n tokens.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 use burn::tensor::{TensorData, activation};
 
-use crate::batch::Run;
+use crate::batch::{positions, ranges, runs};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::linear::Linear;
-use crate::lora::{LayerLora, Target};
+use crate::lora::LayerLora;
 use crate::norm::RmsNorm;
-use crate::rope::RopeTables;
+use crate::rope::{RopeTables, Rotation};
 
 /// The attention block of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Attention {
-    pub(crate) q: Linear,
-    pub(crate) k: Linear,
-    pub(crate) v: Linear,
+    /// Queries, keys and values side by side.
+    pub(crate) qkv: Linear,
     pub(crate) o: Linear,
     pub(crate) q_norm: Option<RmsNorm>,
     pub(crate) k_norm: Option<RmsNorm>,
@@ -48,92 +49,75 @@ impl Heads {
         }
     }
 
-    fn n_heads(self) -> usize {
+    pub(crate) fn n_heads(self) -> usize {
         self.n_kv * self.group
+    }
+
+    /// Columns of q, k and v together.
+    pub(crate) fn width(self) -> usize {
+        (self.n_heads() + 2 * self.n_kv) * self.head_dim
+    }
+
+    /// Where the heads that share a key/value head begin.
+    pub(crate) fn columns(self, kv_head: usize) -> HeadColumns {
+        let (n_heads, e) = (self.n_heads(), self.head_dim);
+        HeadColumns {
+            q: kv_head * self.group * e,
+            k: (n_heads + kv_head) * e,
+            v: (n_heads + self.n_kv + kv_head) * e,
+        }
+    }
+
+    /// Queries, keys and values apart.
+    ///
+    /// # Shapes
+    /// `qkv`: `[n, (g·r + 2g)·e]`; returns `[n, g·r, e]` and twice `[n, g, e]`.
+    pub(crate) fn split(self, qkv: &Tensor<2>) -> [Tensor<3>; 3] {
+        let [n_tokens, _] = qkv.dims();
+        let columns = self.columns(0);
+        [
+            (columns.q, self.n_heads()),
+            (columns.k, self.n_kv),
+            (columns.v, self.n_kv),
+        ]
+        .map(|(first, n_heads)| {
+            let part = qkv.clone().narrow(1, first, n_heads * self.head_dim);
+            part.reshape([n_tokens, n_heads, self.head_dim])
+        })
     }
 }
 
-/// Queries, keys and values of the tokens of one forward pass, heads apart, turned by position.
-pub(crate) struct Projected {
-    /// `[n_tokens, heads, head_dim]`, already divided by the root of `head_dim`.
-    pub(crate) q_nhe: Tensor<3>,
-    pub(crate) k_nge: Tensor<3>,
-    pub(crate) v_nge: Tensor<3>,
+/// First columns of a key/value head and of the first query head that shares it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadColumns {
+    pub(crate) q: usize,
+    pub(crate) k: usize,
+    pub(crate) v: usize,
 }
 
 impl Attention {
-    /// `attend` computes the attention itself: inside a ragged batch, or over a cache.
+    /// Queries, keys and values of the tokens, before rotation.
     ///
     /// # Shapes
-    /// `x`: `[n_tokens, d_model]`; returns the same, before the residual is added.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<2>,
-        rope: &RopeTables,
-        lora: LayerLora<'_>,
-        attend: impl FnOnce(&Self, Projected) -> Tensor<2>,
-    ) -> Tensor<2> {
-        let attended = attend(self, self.project(x, rope, lora));
-        self.o.forward(attended, lora.slot(Target::O))
-    }
-
-    /// Attention inside each segment of a ragged batch.
-    ///
-    /// # Shapes
-    /// Returns `[n_tokens, heads · head_dim]`.
-    pub(crate) fn attend_runs(
-        &self,
-        projected: Projected,
-        runs: &[Run],
-        masks: &mut MaskCache,
-    ) -> Tensor<2> {
-        let Projected {
-            q_nhe,
-            k_nge,
-            v_nge,
-        } = projected;
-        let attended = runs
-            .iter()
-            .map(|run| {
-                let n_tokens = run.count * run.len;
-                let mask = masks.get(run.len, run.len, self.sliding_window, self.heads.group);
-                let cut = |tensor: &Tensor<3>| tensor.clone().narrow(0, run.start, n_tokens);
-                self.heads
-                    .attend(cut(&q_nhe), cut(&k_nge), cut(&v_nge), run.count, mask)
-            })
-            .collect();
-        join(attended)
-    }
-
-    fn project(&self, x: Tensor<2>, rope: &RopeTables, lora: LayerLora<'_>) -> Projected {
-        let Heads { n_kv, head_dim, .. } = self.heads;
-        let [n_tokens, _] = x.dims();
-        let heads = |x: Tensor<2>, n_heads| x.reshape([n_tokens, n_heads, head_dim]);
-        let q = heads(
-            self.q.forward(x.clone(), lora.slot(Target::Q)),
-            self.heads.n_heads(),
-        );
-        let k = heads(self.k.forward(x.clone(), lora.slot(Target::K)), n_kv);
-        let v_nge = heads(self.v.forward(x, lora.slot(Target::V)), n_kv);
-        let normed = |norm: &Option<RmsNorm>, x| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
+    /// `x`: `[n, d_model]`; returns `[n, (g·r + 2g)·e]`.
+    pub(crate) fn project(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
+        let qkv = self.qkv.forward(x, lora);
+        let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
+            return qkv;
         };
-        // Scaling the queries touches far fewer numbers than scaling the scores.
-        #[expect(clippy::cast_precision_loss, reason = "head_dim is at most 1024")]
-        let scale = 1.0 / (head_dim as f64).sqrt();
-        Projected {
-            q_nhe: rope.apply(normed(&self.q_norm, q).mul_scalar(scale)),
-            k_nge: rope.apply(normed(&self.k_norm, k)),
-            v_nge,
-        }
+        let [n_tokens, _] = qkv.dims();
+        let [q, k, v] = self.heads.split(&qkv);
+        let heads = [q_norm.forward(q), k_norm.forward(k), v];
+        let joined = heads.map(|part| {
+            let [_, n_heads, head_dim] = part.dims();
+            part.reshape([n_tokens, n_heads * head_dim])
+        });
+        Tensor::cat(joined.into(), 1)
     }
 
     pub(crate) fn autodiff(&self) -> Self {
         Self {
-            q: self.q.autodiff(),
-            k: self.k.autodiff(),
-            v: self.v.autodiff(),
+            qkv: self.qkv.autodiff(),
             o: self.o.autodiff(),
             q_norm: self.q_norm.as_ref().map(RmsNorm::autodiff),
             k_norm: self.k_norm.as_ref().map(RmsNorm::autodiff),
@@ -143,7 +127,126 @@ impl Attention {
     }
 }
 
+/// What attention inside the segments of a batch needs to know besides its tensors.
+pub(crate) struct RaggedAttention {
+    heads: Heads,
+    window: Option<usize>,
+    segments: Arc<[usize]>,
+    rotation: Rotation,
+    frequencies: Arc<[f32]>,
+    device: Device,
+    /// For devices without a kernel, made when first needed.
+    tables: Mutex<Option<(RopeTables, MaskCache)>>,
+}
+
+impl fmt::Debug for RaggedAttention {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RaggedAttention")
+            .field("heads", &self.heads)
+            .field("window", &self.window)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RaggedAttention {
+    /// Attention in sequences of these lengths, one behind the other, each from position 0.
+    pub(crate) fn new(
+        heads: Heads,
+        window: Option<usize>,
+        segments: &Arc<[usize]>,
+        frequencies: &Arc<[f32]>,
+        device: &Device,
+    ) -> Self {
+        let longest = segments.iter().copied().max().unwrap_or(0);
+        Self {
+            heads,
+            window,
+            segments: segments.clone(),
+            rotation: Rotation::new(frequencies, 0..longest),
+            frequencies: frequencies.clone(),
+            device: device.clone(),
+            tables: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// How many tokens back a token sees, itself included; `None` for all.
+    pub(crate) fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// By position.
+    pub(crate) fn rotation(&self) -> &Rotation {
+        &self.rotation
+    }
+
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.segments.iter().sum()
+    }
+
+    /// First token and length of each segment.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        ranges(&self.segments).map(|range| (range.start, range.len()))
+    }
+
+    /// The attention as a composition of tensor operations.
+    ///
+    /// # Shapes
+    /// `qkv`: `[n, (g·r + 2g)·e]`; returns `[n, g·r·e]`.
+    pub(crate) fn plain(&self, qkv: &Tensor<2>) -> Tensor<2> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rope, masks) = tables.get_or_insert_with(|| {
+            let rotation = Rotation::new(&self.frequencies, positions(&self.segments));
+            let rope = RopeTables::new(&rotation, &self.device);
+            (rope, MaskCache::new(&self.device))
+        });
+        let Turned {
+            q_nhe,
+            k_nge,
+            v_nge,
+        } = self.heads.turned(qkv, rope);
+        let attended = runs(&self.segments)
+            .iter()
+            .map(|run| {
+                let n_tokens = run.count * run.len;
+                let mask = masks.get(run.len, run.len, self.window, self.heads.group);
+                let cut = |tensor: &Tensor<3>| tensor.clone().narrow(0, run.start, n_tokens);
+                self.heads
+                    .attend(cut(&q_nhe), cut(&k_nge), cut(&v_nge), run.count, mask)
+            })
+            .collect();
+        join(attended)
+    }
+}
+
+/// Queries, keys and values of the tokens of one forward pass, heads apart, turned by position.
+pub(crate) struct Turned {
+    /// `[n_tokens, heads, head_dim]`, already divided by the root of `head_dim`.
+    pub(crate) q_nhe: Tensor<3>,
+    pub(crate) k_nge: Tensor<3>,
+    pub(crate) v_nge: Tensor<3>,
+}
+
 impl Heads {
+    /// # Shapes
+    /// `qkv`: `[n, (g·r + 2g)·e]`, its tokens at the positions of `rope`.
+    pub(crate) fn turned(self, qkv: &Tensor<2>, rope: &RopeTables) -> Turned {
+        let [q, k, v_nge] = self.split(qkv);
+        // Scaling the queries touches far fewer numbers than scaling the scores.
+        #[expect(clippy::cast_precision_loss, reason = "head_dim is at most 1024")]
+        let scale = 1.0 / (self.head_dim as f64).sqrt();
+        Turned {
+            q_nhe: rope.apply(q.mul_scalar(scale)),
+            k_nge: rope.apply(k),
+            v_nge,
+        }
+    }
+
     /// Attention of `count` segments of one length.
     ///
     /// # Shapes

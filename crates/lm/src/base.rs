@@ -13,6 +13,7 @@ use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::error::LoadError;
 use crate::gguf::GgufSource;
+use crate::precision::Precision;
 use crate::safetensors_file::SafetensorsSource;
 use crate::transformer::CausalLm;
 use crate::weights::WeightSource;
@@ -226,12 +227,13 @@ impl BaseFiles {
         self.format
     }
 
-    /// Reads the weights and puts the model on `device`.
+    /// Reads the weights and puts the model on `device`, its matrices in numbers of `precision`.
     ///
     /// # Errors
     /// When a tensor is missing, has a shape or type that does not fit, or cannot be read.
-    pub fn load(&self, device: &Device) -> Result<CausalLm, LoadError> {
-        CausalLm::from_source(&self.config, self.source()?.as_weights(), device)
+    pub fn load(&self, device: &Device, precision: Precision) -> Result<CausalLm, LoadError> {
+        let mut source = self.source()?;
+        CausalLm::from_source(&self.config, source.as_weights(), device, precision)
     }
 
     /// Opens the weights for reading.

@@ -46,32 +46,37 @@ impl Ragged {
 
     /// Where each segment's tokens lie in `ids`.
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.segments.iter().scan(0, |end, &len| {
-            let start = *end;
-            *end += len;
-            Some(start..*end)
-        })
+        ranges(&self.segments)
     }
+}
 
-    /// Each token's position within its segment.
-    pub(crate) fn positions(&self) -> Vec<usize> {
-        self.segments.iter().flat_map(|&len| 0..len).collect()
-    }
+/// Where the tokens of segments of these lengths lie.
+pub(crate) fn ranges(segments: &[usize]) -> impl Iterator<Item = Range<usize>> + '_ {
+    segments.iter().scan(0, |end, &len| {
+        let start = *end;
+        *end += len;
+        Some(start..*end)
+    })
+}
 
-    pub(crate) fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for range in self.ranges().filter(|range| !range.is_empty()) {
-            match runs.last_mut() {
-                Some(run) if run.len == range.len() => run.count += 1,
-                _ => runs.push(Run {
-                    start: range.start,
-                    count: 1,
-                    len: range.len(),
-                }),
-            }
+/// Each token's position within its segment.
+pub(crate) fn positions(segments: &[usize]) -> impl Iterator<Item = usize> + '_ {
+    segments.iter().flat_map(|&len| 0..len)
+}
+
+pub(crate) fn runs(segments: &[usize]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for range in ranges(segments).filter(|range| !range.is_empty()) {
+        match runs.last_mut() {
+            Some(run) if run.len == range.len() => run.count += 1,
+            _ => runs.push(Run {
+                start: range.start,
+                count: 1,
+                len: range.len(),
+            }),
         }
-        runs
     }
+    runs
 }
 
 #[cfg(test)]
@@ -80,12 +85,8 @@ mod tests {
 
     #[test]
     fn neighbours_of_one_length_form_a_run() {
-        let batch = Ragged {
-            ids: vec![0; 12],
-            segments: vec![2, 2, 0, 2, 5, 1],
-        };
         assert_eq!(
-            batch.runs(),
+            runs(&[2, 2, 0, 2, 5, 1]),
             [
                 Run {
                     start: 0,
@@ -109,7 +110,8 @@ mod tests {
     #[test]
     fn positions_restart_in_each_segment() {
         let batch = Ragged::from_rows([&[7, 8, 9][..], &[1, 2][..]]);
-        assert_eq!(batch.positions(), [0, 1, 2, 0, 1]);
+        let found: Vec<_> = positions(&batch.segments).collect();
+        assert_eq!(found, [0, 1, 2, 0, 1]);
         assert_eq!(batch.ranges().collect::<Vec<_>>(), [0..3, 3..5]);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::ops::Kernel;
+use crate::precision::Precision;
+
 /// The device a model runs on.
 #[derive(Clone)]
 pub struct Device {
@@ -56,19 +59,27 @@ impl Device {
     /// In words, for a log line.
     pub fn describe(&self) -> String {
         match self.kind {
-            Kind::Cpu => format!("CPU, {} threads, {}", n_threads(&self.burn), self.kernels()),
+            Kind::Cpu => {
+                let (threads, bf16) = (n_threads(&self.burn), Kernel::detect().name());
+                format!("CPU, {threads} threads, {}, bf16 by {bf16}", cpu_kernels())
+            }
             #[cfg(feature = "cuda")]
             Kind::Cuda(index) => format!("CUDA device {index}"),
         }
     }
 
-    /// Names the kernels that compute here. Two runs agree to the last bit only under the same
-    /// kernels, so a checkpoint carries this name.
-    pub fn kernels(&self) -> &'static str {
-        match self.kind {
+    /// Names the kernels that compute here with matrices of `precision`.
+    pub(crate) fn kernels(&self, precision: Precision) -> String {
+        let kernels = match self.kind {
             Kind::Cpu => cpu_kernels(),
             #[cfg(feature = "cuda")]
             Kind::Cuda(_) => "cubecl-cuda",
+        };
+        match (self.kind, precision) {
+            (_, Precision::F32) => kernels.to_owned(),
+            (Kind::Cpu, Precision::Bf16) => format!("{kernels}+bf16-{}", Kernel::detect().name()),
+            #[cfg(feature = "cuda")]
+            (Kind::Cuda(_), Precision::Bf16) => format!("{kernels}+bf16"),
         }
     }
 
@@ -120,26 +131,22 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
     }
 }
 
-/// The matrix kernels choose by the CPU's features at run time; this asks the same questions.
-#[cfg(target_arch = "x86_64")]
+/// Our own loops and the matrix kernels choose by the CPU's features at run time; this asks the same questions.
 fn cpu_kernels() -> &'static str {
-    if is_x86_feature_detected!("avx512f") {
-        "flex-gemm-avx512f"
-    } else if is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2") {
-        "flex-gemm-fma"
-    } else {
-        "flex-gemm-scalar"
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "fused-1-avx512";
+        }
+        if is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2") {
+            return "fused-1-avx2";
+        }
     }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_kernels() -> &'static str {
-    "flex-gemm-neon"
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_kernels() -> &'static str {
-    "flex-gemm-scalar"
+    if cfg!(target_arch = "aarch64") {
+        "fused-1-neon"
+    } else {
+        "fused-1-scalar"
+    }
 }
 
 #[cfg(test)]

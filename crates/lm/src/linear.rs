@@ -1,55 +1,124 @@
-//! A linear layer with a frozen weight and an optional adapter.
+//! Linear layers that read one input, as one product, with a frozen weight and optional adapters.
 
-use burn::tensor::Tensor;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Tensor};
 
 use crate::device::n_threads;
-use crate::lora::LoraSlot;
+use crate::lora::{LayerLora, LoraSlot, Target};
+use crate::ops::{LoraPart, LoraPlan, linear, lora_linear};
 
-/// `y = x·Wᵀ + bias`, with W as Hugging Face stores it.
+/// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
-/// The CPU's matrix kernels take strides, so the transpose is a view: neither the forward nor the
-/// backward pass copies W. W is not tracked, so no gradient of its size is ever made.
+/// W is not tracked, so no gradient of its size is ever made.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// `[out, in]`
     pub(crate) weight: Tensor<2>,
     pub(crate) bias: Option<Tensor<1>>,
+    pub(crate) parts: Arc<[Part]>,
+}
+
+/// One matrix of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) target: Target,
+    /// Its columns of the output.
+    pub(crate) columns: Range<usize>,
 }
 
 impl Linear {
     /// # Shapes
     /// `x`: `[n_tokens, in]`; returns `[n_tokens, out]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, lora: Option<LoraSlot<'_>>) -> Tensor<2> {
-        let mut y = project(x.clone(), &self.weight);
-        if let Some(lora) = lora {
-            y = y + lora.forward(x);
-        }
+    pub(crate) fn forward(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
+        let slots: Vec<_> = self
+            .parts
+            .iter()
+            .filter_map(|part| Some((part, lora.slot(part.target)?)))
+            .collect();
+        let y = if slots.is_empty() {
+            project(x, &self.weight)
+        } else if slots.iter().any(|(_, slot)| slot.drops()) {
+            self.with_dropout(&x, &slots)
+        } else {
+            self.adapted(x, &slots)
+        };
         match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
             None => y,
         }
     }
 
+    fn adapted(&self, x: Tensor<2>, slots: &[(&Part, LoraSlot<'_>)]) -> Tensor<2> {
+        let parts = slots.iter().map(|(part, slot)| LoraPart {
+            columns: part.columns.clone(),
+            rank: slot.pair.a.dims()[1],
+        });
+        #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
+        let scale = slots[0].1.scale as f32;
+        let plan = LoraPlan {
+            parts: parts.collect(),
+            scale,
+        };
+        let a = slots.iter().map(|(_, slot)| slot.pair.a.clone());
+        let b = slots
+            .iter()
+            .map(|(_, slot)| slot.pair.b.clone().flatten(0, 1));
+        lora_linear(x, &self.weight, cat(a, 1), cat(b, 0), Arc::new(plan))
+    }
+
+    /// Each adapter sees an input of its own, so they share nothing.
+    fn with_dropout(&self, x: &Tensor<2>, slots: &[(&Part, LoraSlot<'_>)]) -> Tensor<2> {
+        let y = project(x.clone(), &self.weight);
+        let [_, width] = y.dims();
+        let mut columns = Vec::new();
+        let mut end = 0;
+        for (part, slot) in slots {
+            let Range { start, end: after } = part.columns.clone();
+            if start > end {
+                columns.push(y.clone().narrow(1, end, start - end));
+            }
+            let base = y.clone().narrow(1, start, after - start);
+            columns.push(base + slot.forward(x.clone()));
+            end = after;
+        }
+        if end < width {
+            columns.push(y.narrow(1, end, width - end));
+        }
+        cat(columns.into_iter(), 1)
+    }
+
     pub(crate) fn autodiff(&self) -> Self {
         Self {
             weight: self.weight.clone().autodiff(),
             bias: self.bias.as_ref().map(|bias| bias.clone().autodiff()),
+            parts: self.parts.clone(),
         }
+    }
+}
+
+fn cat<const D: usize>(tensors: impl Iterator<Item = Tensor<D>>, dim: usize) -> Tensor<D> {
+    let mut tensors: Vec<_> = tensors.collect();
+    if tensors.len() == 1 {
+        tensors.remove(0)
+    } else {
+        Tensor::cat(tensors, dim)
     }
 }
 
 /// Below this many weights a second thread costs more than it brings.
 const SPLIT_MIN_WEIGHTS: usize = 1 << 17;
 
-/// `x·Wᵀ` without copying W.
+/// `x·Wᵀ`.
 ///
 /// A product with a single row is bound by reading W, and the matrix kernels give it one thread
 /// only; halves of W are views, so two cores can read one each.
 pub(crate) fn project(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let [n_tokens, n_in] = x.dims();
     let [n_out, _] = weight.dims();
-    if n_tokens > 1 {
-        return x.matmul(weight.clone().transpose());
+    if n_tokens > 1 || weight.dtype() != DType::F32 {
+        return linear(x, weight);
     }
     let parts = n_threads(&x.device()).min(n_out * n_in / SPLIT_MIN_WEIGHTS);
     project_row(x, weight, n_out, parts)

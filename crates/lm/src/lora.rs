@@ -181,6 +181,11 @@ pub(crate) struct LoraSlot<'a> {
 }
 
 impl LoraSlot<'_> {
+    /// Whether the adapter's input is thinned out.
+    pub(crate) fn drops(&self) -> bool {
+        self.dropout.is_some_and(|dropout| dropout.rate > 0.0)
+    }
+
     /// `scale · (x·A)·B`. The small product is scaled, not the wide one.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let x = match self.dropout.filter(|dropout| dropout.rate > 0.0) {

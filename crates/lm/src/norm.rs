@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::ops::rms_norm;
+
 /// `x / rms(x) · weight` over the last dimension.
 #[derive(Debug, Clone)]
 pub(crate) struct RmsNorm {
@@ -13,9 +15,7 @@ impl RmsNorm {
     /// # Shapes
     /// `[..., width]` in and out.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mean_square = x.clone().square().mean_dim(D - 1);
-        let rms = mean_square.add_scalar(self.epsilon).sqrt();
-        x / rms * self.weight.clone().unsqueeze()
+        rms_norm(x, &self.weight, self.epsilon)
     }
 
     pub(crate) fn autodiff(&self) -> Self {

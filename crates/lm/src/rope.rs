@@ -117,7 +117,37 @@ impl RopeScaling {
     }
 }
 
-/// Cosines and sines for the tokens of one forward pass.
+/// Cosines and sines of the angles at some positions.
+///
+/// # Shapes
+/// Both `[positions, head_dim / 2]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation {
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+    half: usize,
+}
+
+impl Rotation {
+    #[expect(clippy::cast_precision_loss, reason = "the reference computes in f32")]
+    pub(crate) fn new(
+        inverse_frequencies: &[f32],
+        positions: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let angles = positions.into_iter().flat_map(|position| {
+            let angle = move |frequency| position as f32 * frequency;
+            inverse_frequencies.iter().map(angle)
+        });
+        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Self {
+            cos,
+            sin,
+            half: inverse_frequencies.len(),
+        }
+    }
+}
+
+/// A rotation as tensors, for the tokens of one forward pass.
 #[derive(Debug, Clone)]
 pub(crate) struct RopeTables {
     cos_n1e: Tensor<3>,
@@ -126,38 +156,21 @@ pub(crate) struct RopeTables {
 }
 
 impl RopeTables {
-    /// Tables for tokens at `positions`.
-    #[expect(clippy::cast_precision_loss, reason = "the reference computes in f32")]
-    pub(crate) fn new(
-        inverse_frequencies: &[f32],
-        positions: impl ExactSizeIterator<Item = usize>,
-        device: &Device,
-    ) -> Self {
-        let n_tokens = positions.len();
-        let half = inverse_frequencies.len();
-        let mut cos = Vec::with_capacity(n_tokens * 2 * half);
-        let mut sin = Vec::with_capacity(n_tokens * 2 * half);
-        for position in positions {
-            let turns = |sign: f32| {
-                inverse_frequencies.iter().map(move |frequency| {
-                    let angle = position as f32 * frequency;
-                    (angle.cos(), sign * angle.sin())
-                })
-            };
-            for (cosine, sine) in turns(-1.0).chain(turns(1.0)) {
-                cos.push(cosine);
-                sin.push(sine);
-            }
-        }
-        let table = |values| {
-            Tensor::from_data(
-                TensorData::new(values, [n_tokens, 1, 2 * half]),
-                device.as_burn(),
-            )
+    pub(crate) fn new(rotation: &Rotation, device: &Device) -> Self {
+        let Rotation { cos, sin, half } = rotation;
+        let n_tokens = cos.len() / half;
+        let table = |values: &[f32], first_sign: f32| {
+            let rows = values.chunks_exact(*half);
+            let both = rows.flat_map(|row| {
+                let first = row.iter().map(move |value| first_sign * value);
+                first.chain(row.iter().copied())
+            });
+            let data = TensorData::new(both.collect::<Vec<_>>(), [n_tokens, 1, 2 * half]);
+            Tensor::from_data(data, device.as_burn())
         };
         Self {
-            cos_n1e: table(cos),
-            sin_n1e: table(sin),
+            cos_n1e: table(cos, 1.0),
+            sin_n1e: table(sin, -1.0),
         }
     }
 

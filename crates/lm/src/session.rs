@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 
 use crate::adapter::Adapter;
-use crate::attention::{Attention, MaskCache, Projected, attend_heads};
+use crate::attention::{Attention, MaskCache, Turned, attend_heads};
+use crate::rope::{RopeTables, Rotation};
 use crate::transformer::CausalLm;
 
 /// Tokens run through the model at once: bounds the scores that a long prompt needs.
@@ -103,14 +104,16 @@ impl Session {
     /// The hidden state of the last of `ids`. `[1, d_model]`
     fn run(&mut self, ids: &[u32], adapter: Option<&Adapter>) -> Tensor<2> {
         let end = self.n_tokens + ids.len();
-        let rope = self.model.rope_tables(self.n_tokens..end);
+        let rotation = Rotation::new(self.model.frequencies(), self.n_tokens..end);
+        let rope = RopeTables::new(&rotation, self.model.device());
         let mut masks = MaskCache::new(self.model.device());
         let caches = &mut self.caches;
-        let hidden =
-            self.model
-                .run_layers(ids, &rope, adapter, None, |layer, attention, projected| {
-                    caches[layer].attend(attention, projected, &mut masks)
-                });
+        let hidden = self
+            .model
+            .run_layers(ids, adapter, None, |layer, attention, qkv| {
+                let turned = attention.heads.turned(&qkv, &rope);
+                caches[layer].attend(attention, turned, &mut masks)
+            });
         self.n_tokens = end;
         hidden.narrow(0, ids.len() - 1, 1)
     }
@@ -133,14 +136,14 @@ impl KeyValueCache {
     fn attend(
         &mut self,
         attention: &Attention,
-        projected: Projected,
+        turned: Turned,
         masks: &mut MaskCache,
     ) -> Tensor<2> {
-        let Projected {
+        let Turned {
             q_nhe,
             k_nge,
             v_nge,
-        } = projected;
+        } = turned;
         let n_new = q_nhe.dims()[0];
         let start = self.len;
         self.len += n_new;

@@ -5,20 +5,22 @@
 
 mod load;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use burn::tensor::{Int, TensorData, activation};
+use burn::tensor::{DType, Int, TensorData};
 
 use crate::adapter::Adapter;
-use crate::attention::{Attention, MaskCache, Projected};
+use crate::attention::{Attention, RaggedAttention};
 use crate::batch::Ragged;
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::linear::{Linear, project};
-use crate::lora::{Dropout, LayerLora, Target};
+use crate::lora::{Dropout, LayerLora};
 use crate::norm::RmsNorm;
-use crate::rope::RopeTables;
+use crate::ops::{attention, cross_entropy, swiglu};
+use crate::precision::{Precision, cast};
 use crate::session::Session;
 
 /// A decoder-only language model. Cheap to clone: clones share the weights.
@@ -26,6 +28,7 @@ use crate::session::Session;
 pub struct CausalLm {
     config: Arc<ModelConfig>,
     device: Device,
+    precision: Precision,
     /// `[vocab, d_model]`
     embedding: Tensor<2>,
     layers: Arc<[Layer]>,
@@ -47,8 +50,8 @@ pub(crate) struct Layer {
 /// SwiGLU: `down(silu(gate(x)) · up(x))`.
 #[derive(Debug, Clone)]
 struct Mlp {
-    gate: Linear,
-    up: Linear,
+    /// Side by side.
+    gate_up: Linear,
     down: Linear,
 }
 
@@ -61,6 +64,12 @@ impl CausalLm {
         &self.device
     }
 
+    /// Names the kernels that compute with this model. Two runs agree to the last bit only under the
+    /// same ones, so a checkpoint carries this name.
+    pub fn kernels(&self) -> String {
+        self.device.kernels(self.precision)
+    }
+
     /// The same model, its tensors not copied, for a forward pass that is to be differentiated.
     /// No weight of the base is tracked: gradients reach the adapter's tensors only.
     #[must_use]
@@ -68,6 +77,7 @@ impl CausalLm {
         Self {
             config: self.config.clone(),
             device: self.device.autodiff(),
+            precision: self.precision,
             embedding: self.embedding.clone().autodiff(),
             layers: self.layers.iter().map(Layer::autodiff).collect(),
             norm: self.norm.autodiff(),
@@ -90,26 +100,24 @@ impl CausalLm {
         adapter: Option<&Adapter>,
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
-        let positions = input.positions();
+        let segments: Arc<[usize]> = input.segments.clone().into();
         assert_eq!(
-            positions.len(),
+            segments.iter().sum::<usize>(),
             input.n_tokens(),
             "segments must cover the batch"
         );
-        let rope = RopeTables::new(
-            &self.inverse_frequencies,
-            positions.into_iter(),
-            &self.device,
-        );
-        let runs = input.runs();
-        let mut masks = MaskCache::new(&self.device);
-        self.run_layers(
-            &input.ids,
-            &rope,
-            adapter,
-            dropout,
-            |_, attention, projected| attention.attend_runs(projected, &runs, &mut masks),
-        )
+        // Layers differ in their window at most.
+        let mut plans = HashMap::new();
+        self.run_layers(&input.ids, adapter, dropout, |_, layer, qkv| {
+            let plan = plans.entry(layer.sliding_window).or_insert_with(|| {
+                let window = layer.sliding_window;
+                let (frequencies, device) = (&self.inverse_frequencies, &self.device);
+                let plan =
+                    RaggedAttention::new(layer.heads, window, &segments, frequencies, device);
+                Arc::new(plan)
+            });
+            attention(qkv, plan)
+        })
     }
 
     /// The scores of every token of the vocabulary.
@@ -120,23 +128,34 @@ impl CausalLm {
         project(hidden, &self.head)
     }
 
+    /// How well each row of `hidden` predicts its target: the negative log-likelihood in nats, and
+    /// 1 where no other token scores higher. Takes less memory than [`Self::logits`].
+    ///
+    /// # Shapes
+    /// `hidden`: `[n, d_model]`, `targets`: n token ids; returns `[n, 2]`, of which the first column
+    /// has a gradient.
+    pub fn cross_entropy(&self, hidden: Tensor<2>, targets: &Arc<[u32]>) -> Tensor<2> {
+        cross_entropy(hidden, &self.head, targets)
+    }
+
     /// An empty conversation with this model.
     pub fn session(&self) -> Session {
         Session::new(self.clone())
     }
 
-    pub(crate) fn rope_tables(&self, positions: std::ops::Range<usize>) -> RopeTables {
-        RopeTables::new(&self.inverse_frequencies, positions, &self.device)
+    /// How far each pair of a head's columns turns from one position to the next.
+    pub(crate) fn frequencies(&self) -> &[f32] {
+        &self.inverse_frequencies
     }
 
-    /// All layers and the final norm; `attend` is told the layer's number.
+    /// All layers and the final norm; `attend` is told the layer's number and gets queries, keys
+    /// and values side by side, before rotation.
     pub(crate) fn run_layers(
         &self,
         ids: &[u32],
-        rope: &RopeTables,
         adapter: Option<&Adapter>,
         dropout: Option<&Dropout>,
-        mut attend: impl FnMut(usize, &Attention, Projected) -> Tensor<2>,
+        mut attend: impl FnMut(usize, &Attention, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let mut x = self.embed(ids);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -147,9 +166,7 @@ impl CausalLm {
                 layer: index,
                 device: &self.device,
             };
-            x = layer.forward(x, rope, lora, |attention, projected| {
-                attend(index, attention, projected)
-            });
+            x = layer.forward(x, lora, |attention, qkv| attend(index, attention, qkv));
         }
         self.norm.forward(x)
     }
@@ -164,7 +181,7 @@ impl CausalLm {
         let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
         let len = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), self.device.as_burn());
-        self.embedding.clone().select(0, ids)
+        cast(self.embedding.clone().select(0, ids), DType::F32)
     }
 }
 
@@ -174,12 +191,12 @@ impl Layer {
     fn forward(
         &self,
         x: Tensor<2>,
-        rope: &RopeTables,
         lora: LayerLora<'_>,
-        attend: impl FnOnce(&Attention, Projected) -> Tensor<2>,
+        attend: impl FnOnce(&Attention, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let h = self.attention_norm.forward(x.clone());
-        let x = self.attention.forward(h, rope, lora, attend) + x;
+        let attended = attend(&self.attention, self.attention.project(h, lora));
+        let x = self.attention.o.forward(attended, lora) + x;
         let h = self.mlp_norm.forward(x.clone());
         self.mlp.forward(h, lora) + x
     }
@@ -190,8 +207,7 @@ impl Layer {
             attention: self.attention.autodiff(),
             mlp_norm: self.mlp_norm.autodiff(),
             mlp: Mlp {
-                gate: self.mlp.gate.autodiff(),
-                up: self.mlp.up.autodiff(),
+                gate_up: self.mlp.gate_up.autodiff(),
                 down: self.mlp.down.autodiff(),
             },
         }
@@ -200,9 +216,7 @@ impl Layer {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
-        let gate = self.gate.forward(x.clone(), lora.slot(Target::Gate));
-        let up = self.up.forward(x, lora.slot(Target::Up));
         self.down
-            .forward(activation::silu(gate) * up, lora.slot(Target::Down))
+            .forward(swiglu(self.gate_up.forward(x, lora)), lora)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Legend: `n` supervised tokens, `d` model width, `v` vocabulary.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData};
 use lm::CausalLm;
 
 use crate::batch::MicroBatch;
@@ -20,42 +20,23 @@ pub struct Loss {
 /// # Shapes
 /// - `hidden_td`: `[tokens, d]`, after the final norm.
 pub fn cross_entropy(model: &CausalLm, hidden_td: Tensor<2>, batch: &MicroBatch) -> Loss {
-    let device = hidden_td.device();
     let n = batch.n_loss_tokens();
-    let positions = Tensor::<1, Int>::from_data(
-        TensorData::new(
-            batch
-                .positions
-                .iter()
-                .map(|p| index(*p))
-                .collect::<Vec<_>>(),
-            [n],
-        ),
-        &device,
-    );
-    let targets = Tensor::<1, Int>::from_data(
-        TensorData::new(
-            batch
-                .targets
-                .iter()
-                .map(|t| index(*t as usize))
-                .collect::<Vec<_>>(),
-            [n],
-        ),
-        &device,
-    );
-    let logits_nv = model.logits(hidden_td.select(0, positions));
-    let n_correct = count_equal(logits_nv.clone().inner(), targets.clone().inner());
-    let log_probs_nv = activation::log_softmax(logits_nv, 1);
-    let nll = log_probs_nv.gather(1, targets.reshape([n, 1])).sum().neg();
-    Loss { nll, n_correct }
+    let positions: Vec<i32> = batch.positions.iter().map(|p| index(*p)).collect();
+    let data = TensorData::new(positions, [n]);
+    let positions = Tensor::<1, Int>::from_data(data, &hidden_td.device());
+    let targets = batch.targets.clone().into();
+    let rows_n2 = model.cross_entropy(hidden_td.select(0, positions), &targets);
+    let n_correct = rows_n2.clone().inner().narrow(1, 1, 1).sum();
+    Loss {
+        nll: rows_n2.narrow(1, 0, 1).sum(),
+        n_correct: count(n_correct.into_scalar()),
+    }
 }
 
-fn count_equal(logits_nv: Tensor<2>, targets: Tensor<1, Int>) -> u64 {
-    let [n, _] = logits_nv.dims();
-    let said = logits_nv.argmax(1).reshape([n]);
-    let equal = said.equal(targets).int().sum().into_scalar::<i64>();
-    u64::try_from(equal).expect("a count")
+#[expect(clippy::cast_possible_truncation, reason = "a whole number")]
+#[expect(clippy::cast_sign_loss, reason = "not negative")]
+fn count(value: f32) -> u64 {
+    value as u64
 }
 
 fn index(value: usize) -> i32 {

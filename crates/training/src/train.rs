@@ -84,12 +84,6 @@ pub enum TrainError {
         /// The lines of the step's rows.
         lines: Vec<u64>,
     },
-    /// The device cannot compute what was asked for.
-    #[error("`precision` bf16 is not available on {device} yet; set `precision` to f32 or auto")]
-    Precision {
-        /// The device.
-        device: String,
-    },
     /// The checkpoint to resume from is another run's.
     #[error("cannot resume")]
     Resume(#[source] CheckpointError),
@@ -143,16 +137,11 @@ struct State<'a> {
 impl<'a> State<'a> {
     fn new(mut run: Run<'a>) -> Result<Self, TrainError> {
         let (model, config) = (run.model, run.config);
-        if config.precision == Precision::Bf16 {
-            return Err(TrainError::Precision {
-                device: model.device().describe(),
-            });
-        }
         let identity = Identity {
             config: config.clone(),
             base: run.base_fingerprint.to_owned(),
             data: run.train.report.fingerprint.clone(),
-            kernels: model.device().kernels().to_owned(),
+            kernels: model.kernels(),
         };
         let start = std::mem::replace(&mut run.start, Start::Fresh);
         let (adapter, optimizer) = begin(start, model, config, &identity)?;
@@ -371,6 +360,14 @@ fn begin(
 pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
     let (found, wanted) = (adapter.config(), lora_config(lora));
     found.rank == wanted.rank && found.target_modules == wanted.target_modules
+}
+
+/// The settings' precision in the model's terms: what the base is to be loaded in.
+pub fn base_precision(config: &TrainingConfig) -> lm::Precision {
+    match config.precision {
+        Precision::F32 => lm::Precision::F32,
+        Precision::Bf16 => lm::Precision::Bf16,
+    }
 }
 
 /// The settings' adapter in the model's terms.

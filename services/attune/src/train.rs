@@ -69,15 +69,17 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     .context("cannot use the base model's tokenizer or chat template")?
     .with_now(modified(&args.train)?);
     let fingerprint = files.fingerprint().context("cannot hash the base model")?;
-    let model = files.load(&device).context("cannot load the base model")?;
-
     let n_rows = count_lines(&args.train)?;
     let config = asked.resolve(&Facts {
         n_rows,
-        n_params: model.config().n_params(),
-        context_length: model.config().max_position_embeddings as u64,
+        n_params: files.config().n_params(),
+        context_length: files.config().max_position_embeddings as u64,
         fallback_seed: 0,
     });
+    let precision = training::train::base_precision(&config);
+    let model = files
+        .load(&device, precision)
+        .context("cannot load the base model")?;
     let read = |path: &Path| {
         let max_seq_len = usize::try_from(config.max_seq_len).expect("at most 2^20");
         Rows::read(path, &text, max_seq_len, &Limits::default())

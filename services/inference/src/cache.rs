@@ -132,7 +132,7 @@ impl Loader {
 fn open_base(base: &BaseModel, dir: &Path, device: &Device) -> anyhow::Result<LoadedBase> {
     let files = BaseFiles::open(dir).with_context(|| format!("opening `{}`", base.name))?;
     let model = files
-        .load(device)
+        .load(device, lm::Precision::F32)
         .with_context(|| format!("loading `{}`", base.name))?;
     let text = TextModel::from_parts(
         files.tokenizer_json(),

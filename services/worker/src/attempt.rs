@@ -98,7 +98,8 @@ impl Attempt<'_> {
             device,
             ..
         } = &mut *self.worker;
-        let base = bases.get(&model.base, objects, device).await?;
+        let precision = training::train::base_precision(&self.job.config);
+        let base = bases.get(&model.base, precision, objects, device).await?;
         let train = self
             .rows("training_file", self.job.training_file, &base, dir)
             .await?;

@@ -65,11 +65,6 @@ impl From<TrainError> for Stop {
                 Some("hyperparameters"),
                 error.to_string(),
             ),
-            TrainError::Precision { .. } => Failure::rejected(
-                "unsupported_precision",
-                Some("precision"),
-                error.to_string(),
-            ),
             TrainError::Checkpoint { .. } => Failure::transient(&error),
             TrainError::Resume(_) => Failure::bug(error_chain(&error)),
         })

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use artifacts::{ArtifactError, ObjectStore, keys};
 use dataset::Limits;
 use domain::{BaseModelId, Failure, FileId, Job};
-use lm::CausalLm;
 use lm::base::BaseFiles;
 use lm::device::Device;
+use lm::{CausalLm, Precision};
 use store::base_models::BaseModel;
 use store::{Lease, Store, files};
 use text::TextModel;
@@ -20,6 +20,7 @@ use crate::failure::{Stop, data_fault};
 pub(crate) struct Base {
     pub(crate) id: BaseModelId,
     pub(crate) fingerprint: String,
+    pub(crate) precision: Precision,
     pub(crate) model: CausalLm,
     pub(crate) text: TextModel,
 }
@@ -39,10 +40,12 @@ impl Bases {
     pub(crate) async fn get(
         &mut self,
         base: &BaseModel,
+        precision: Precision,
         objects: &ObjectStore,
         device: &Device,
     ) -> Result<Arc<Base>, Stop> {
-        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.id == base.id) {
+        let fits = |loaded: &&Arc<Base>| loaded.id == base.id && loaded.precision == precision;
+        if let Some(loaded) = self.loaded.as_ref().filter(fits) {
             return Ok(loaded.clone());
         }
         // Two bases at once may not fit.
@@ -52,14 +55,20 @@ impl Bases {
             .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
         let (id, fingerprint, device) = (base.id, base.fingerprint.clone(), device.clone());
-        let loaded = blocking(move || load(id, fingerprint, &dir, &device)).await?;
+        let loaded = blocking(move || load(id, fingerprint, precision, &dir, &device)).await?;
         let loaded = Arc::new(loaded);
         self.loaded = Some(loaded.clone());
         Ok(loaded)
     }
 }
 
-fn load(id: BaseModelId, fingerprint: String, dir: &Path, device: &Device) -> Result<Base, Stop> {
+fn load(
+    id: BaseModelId,
+    fingerprint: String,
+    precision: Precision,
+    dir: &Path,
+    device: &Device,
+) -> Result<Base, Stop> {
     let files = BaseFiles::open(dir)?;
     let text = TextModel::from_parts(
         files.tokenizer_json(),
@@ -70,7 +79,8 @@ fn load(id: BaseModelId, fingerprint: String, dir: &Path, device: &Device) -> Re
     Ok(Base {
         id,
         fingerprint,
-        model: files.load(device)?,
+        precision,
+        model: files.load(device, precision)?,
         text,
     })
 }

@@ -10,9 +10,10 @@ use crate::attention::{Attention, Heads};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::error::LoadError;
-use crate::linear::Linear;
+use crate::linear::{Linear, Part};
 use crate::lora::Target;
 use crate::norm::RmsNorm;
+use crate::precision::Precision;
 use crate::weights::WeightSource;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -28,14 +29,15 @@ impl CausalLm {
         config: &ModelConfig,
         source: &mut dyn WeightSource,
         device: &Device,
+        precision: Precision,
     ) -> Result<Self, LoadError> {
         let mut loader = Loader {
             config,
             source,
             device,
+            precision,
         };
-        let embedding_shape = [config.vocab_size, config.hidden_size];
-        let embedding = loader.tensor(EMBEDDING, embedding_shape)?;
+        let embedding = loader.table(EMBEDDING)?;
         let layers = (0..config.n_layers)
             .map(|i| loader.layer(i))
             .collect::<Result<_, _>>()?;
@@ -43,11 +45,12 @@ impl CausalLm {
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            loader.tensor(HEAD, embedding_shape)?
+            loader.table(HEAD)?
         };
         Ok(Self {
             config: Arc::new(config.clone()),
             device: device.clone(),
+            precision,
             embedding,
             layers,
             norm,
@@ -62,6 +65,7 @@ struct Loader<'a> {
     config: &'a ModelConfig,
     source: &'a mut dyn WeightSource,
     device: &'a Device,
+    precision: Precision,
 }
 
 impl Loader<'_> {
@@ -81,10 +85,8 @@ impl Loader<'_> {
                 config.hidden_size,
             )?,
             attention: Attention {
-                q: self.linear(&prefix, Target::Q)?,
-                k: self.linear(&prefix, Target::K)?,
-                v: self.linear(&prefix, Target::V)?,
-                o: self.linear(&prefix, Target::O)?,
+                qkv: self.linear(&prefix, &[Target::Q, Target::K, Target::V])?,
+                o: self.linear(&prefix, &[Target::O])?,
                 q_norm: qk_norm(self, "q_norm")?,
                 k_norm: qk_norm(self, "k_norm")?,
                 heads: Heads::new(config),
@@ -95,44 +97,77 @@ impl Loader<'_> {
                 config.hidden_size,
             )?,
             mlp: Mlp {
-                gate: self.linear(&prefix, Target::Gate)?,
-                up: self.linear(&prefix, Target::Up)?,
-                down: self.linear(&prefix, Target::Down)?,
+                gate_up: self.linear(&prefix, &[Target::Gate, Target::Up])?,
+                down: self.linear(&prefix, &[Target::Down])?,
             },
         })
     }
 
-    fn linear(&mut self, prefix: &str, target: Target) -> Result<Linear, LoadError> {
-        let (n_in, n_out) = target.dims(self.config);
-        let name = format!("{prefix}.{}.{}", target.block_name(), target.module_name());
-        let weight = self.tensor(&format!("{name}.weight"), [n_out, n_in])?;
-        let bias = has_bias(self.config, target)
-            .then(|| self.tensor(&format!("{name}.bias"), [n_out]))
-            .transpose()?;
-        Ok(Linear { weight, bias })
+    /// The matrices of `targets`, which read the same input, as one layer.
+    fn linear(&mut self, prefix: &str, targets: &[Target]) -> Result<Linear, LoadError> {
+        let (mut weight, mut bias, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        let (n_in, _) = targets[0].dims(self.config);
+        let mut n_out = 0;
+        for target in targets {
+            let (_, width) = target.dims(self.config);
+            let name = format!("{prefix}.{}.{}", target.block_name(), target.module_name());
+            weight.extend(self.values(&format!("{name}.weight"), &[width, n_in])?);
+            if has_bias(self.config, *target) {
+                bias.extend(self.values(&format!("{name}.bias"), &[width])?);
+            }
+            parts.push(Part {
+                target: *target,
+                columns: n_out..n_out + width,
+            });
+            n_out += width;
+        }
+        // Those that share an input have all a bias or none.
+        let bias = (!bias.is_empty()).then(|| self.line(bias));
+        Ok(Linear {
+            weight: self.matrix(weight, [n_out, n_in]),
+            bias,
+            parts: parts.into(),
+        })
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<RmsNorm, LoadError> {
-        let weight = self.tensor(name, [width])?;
+        let weight = self.values(name, &[width])?;
         Ok(RmsNorm {
-            weight,
+            weight: self.line(weight),
             epsilon: self.config.rms_norm_eps,
         })
     }
 
-    fn tensor<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-    ) -> Result<Tensor<D>, LoadError> {
-        let values = self.source.tensor(name, &shape)?;
+    /// A row for each token of the vocabulary.
+    fn table(&mut self, name: &str) -> Result<Tensor<2>, LoadError> {
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        let values = self.values(name, &shape)?;
+        Ok(self.matrix(values, shape))
+    }
+
+    fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let values = self.source.tensor(name, shape)?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err(LoadError::NonFinite(name.to_owned()));
         }
-        Ok(Tensor::from_data(
-            TensorData::new(values, shape),
-            self.device.as_burn(),
-        ))
+        Ok(values)
+    }
+
+    fn matrix(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+        let data = match self.precision {
+            Precision::F32 => TensorData::new(values, shape),
+            // Here rather than on the device, which would hold both copies for a moment.
+            Precision::Bf16 => {
+                let values: Vec<_> = values.into_iter().map(half::bf16::from_f32).collect();
+                TensorData::new(values, shape)
+            }
+        };
+        Tensor::from_data(data, (self.device.as_burn(), self.precision.dtype()))
+    }
+
+    fn line(&self, values: Vec<f32>) -> Tensor<1> {
+        let n = values.len();
+        Tensor::from_data(TensorData::new(values, [n]), self.device.as_burn())
     }
 }
 

@@ -55,7 +55,7 @@ fn a_hugging_face_folder_opens() {
         base.weight_files(),
         [folder.path().join("model.safetensors")]
     );
-    base.load(&lm::Device::cpu()).unwrap();
+    base.load(&lm::Device::cpu(), lm::Precision::F32).unwrap();
 }
 
 #[test]

@@ -124,7 +124,13 @@ fn a_model_asks_for_exactly_the_tensors_that_its_config_lists() {
     for changes in families() {
         let config: ModelConfig = tiny::config(changes);
         let mut recorder = Recorder(Vec::new());
-        CausalLm::from_source(&config, &mut recorder, &lm::Device::cpu()).unwrap();
+        CausalLm::from_source(
+            &config,
+            &mut recorder,
+            &lm::Device::cpu(),
+            lm::Precision::F32,
+        )
+        .unwrap();
         let mut listed = config.tensor_shapes();
         listed.sort();
         recorder.0.sort();
@@ -140,6 +146,11 @@ fn a_weight_that_is_not_finite_is_refused_by_name() {
     let mut weights = RandomWeights {
         replaced: HashMap::from([(name.clone(), replaced)]),
     };
-    let loaded = CausalLm::from_source(&tiny::config(json!({})), &mut weights, &lm::Device::cpu());
+    let loaded = CausalLm::from_source(
+        &tiny::config(json!({})),
+        &mut weights,
+        &lm::Device::cpu(),
+        lm::Precision::F32,
+    );
     assert!(matches!(loaded, Err(LoadError::NonFinite(found)) if found == name));
 }

@@ -57,7 +57,7 @@ fn model_path() -> PathBuf {
 fn smollm2() -> CausalLm {
     BaseFiles::open(&model_path())
         .unwrap()
-        .load(&Device::cpu())
+        .load(&Device::cpu(), lm::Precision::F32)
         .unwrap()
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn model(changes: Value) -> CausalLm {
 }
 
 pub(crate) fn build(config: &ModelConfig, mut weights: RandomWeights) -> CausalLm {
-    CausalLm::from_source(config, &mut weights, &Device::cpu()).unwrap()
+    CausalLm::from_source(config, &mut weights, &Device::cpu(), lm::Precision::F32).unwrap()
 }
 
 /// One configuration of each family, with all that sets it apart.

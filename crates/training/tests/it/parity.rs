@@ -81,7 +81,7 @@ fn twenty_steps_have_the_references_losses_and_gradients() {
     let rows = rows_of(reference.rows.iter().map(Row::example).collect());
     let model = BaseFiles::open(&smollm2())
         .unwrap()
-        .load(&Device::cpu())
+        .load(&Device::cpu(), lm::Precision::F32)
         .unwrap();
     let dir = TempDir::new().unwrap();
     // Seed 0 draws A as the reference did.

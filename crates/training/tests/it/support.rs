@@ -19,7 +19,7 @@ pub(crate) fn tiny_model() -> CausalLm {
     lm::testing::write_tiny_base(dir.path(), 11);
     BaseFiles::open(dir.path())
         .unwrap()
-        .load(&Device::cpu())
+        .load(&Device::cpu(), lm::Precision::F32)
         .unwrap()
 }
 

@@ -1,0 +1,258 @@
+//! The operations that a training step spends its time in, behind one extension of burn's backends.
+//!
+//! Each file holds one: first the function that the model calls, then `plain`, a composition of tensor operations that
+//! runs on every device and is the definition, then what runs on the CPU instead, its backward pass written by hand.
+//! Tests hold the two together, values and gradients.
+
+#![expect(clippy::many_single_char_names, reason = "the equations' own names")]
+#![expect(
+    clippy::inline_always,
+    reason = "or a loop is compiled for the narrowest vectors"
+)]
+
+mod attention;
+mod cpu;
+mod cross_entropy;
+mod linear;
+mod lora_linear;
+mod rms_norm;
+mod swiglu;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+use crate::attention::RaggedAttention;
+
+pub(crate) use attention::attention;
+pub(crate) use cpu::bf16::Kernel;
+pub(crate) use cross_entropy::cross_entropy;
+pub(crate) use linear::linear;
+pub(crate) use lora_linear::{LoraPart, LoraPlan, LoraState, lora_linear};
+pub(crate) use rms_norm::rms_norm;
+pub(crate) use swiglu::swiglu;
+
+/// Whether the tensor lives where the fused operations run.
+fn is_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.device().without_autodiff() == burn::tensor::Device::flex()
+}
+
+/// The fused operations, as the functions of about the same names define them.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait FusedOps: Backend {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32)
+    -> FloatTensor<Self>;
+
+    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn ragged_attention(qkv: FloatTensor<Self>, plan: Arc<RaggedAttention>) -> FloatTensor<Self>;
+
+    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self>;
+
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+    ) -> FloatTensor<Self>;
+}
+
+/// What the backward passes are made of. No graph is recorded over these.
+pub(crate) trait FusedGradients: Backend {
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f32,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn swiglu_backward(
+        gate_up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn ragged_attention_backward(
+        qkv: FloatTensor<Self>,
+        plan: Arc<RaggedAttention>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn frozen_linear_backward(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The result and what the backward pass needs of it.
+    fn lora_linear_forward(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        a: &FloatTensor<Self>,
+        b: &FloatTensor<Self>,
+        plan: &LoraPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradients of `x` if `wants_x`, of `a` and of `b`.
+    fn lora_linear_backward(
+        state: LoraState<FloatTensor<Self>>,
+        gradient: FloatTensor<Self>,
+        wants_x: bool,
+    ) -> (
+        Option<FloatTensor<Self>>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// The result and the gradient of `hidden` for a gradient of 1.
+    fn cross_entropy_with_gradient(
+        hidden: &FloatTensor<Self>,
+        head: &FloatTensor<Self>,
+        targets: &[u32],
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn cross_entropy_backward(
+        d_hidden: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl FusedOps for Flex {
+    fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
+        rms_norm::forward(&x, &weight, epsilon)
+    }
+
+    fn swiglu(gate_up: FlexTensor) -> FlexTensor {
+        swiglu::forward(&gate_up)
+    }
+
+    fn ragged_attention(qkv: FlexTensor, plan: Arc<RaggedAttention>) -> FlexTensor {
+        attention::forward(&qkv, &plan)
+    }
+
+    fn frozen_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        linear::forward(&x, &weight)
+    }
+
+    fn lora_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        plan: Arc<LoraPlan>,
+    ) -> FlexTensor {
+        lora_linear::forward(&x, &weight, &a, &b, &plan).0
+    }
+
+    fn cross_entropy(hidden: FlexTensor, head: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
+        cross_entropy::forward(&hidden, &head, &targets)
+    }
+}
+
+impl FusedGradients for Flex {
+    fn rms_norm_backward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        epsilon: f32,
+        gradient: FlexTensor,
+    ) -> FlexTensor {
+        rms_norm::backward(&x, &weight, epsilon, &gradient)
+    }
+
+    fn swiglu_backward(gate_up: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        swiglu::backward(&gate_up, &gradient)
+    }
+
+    fn ragged_attention_backward(
+        qkv: FlexTensor,
+        plan: Arc<RaggedAttention>,
+        gradient: FlexTensor,
+    ) -> FlexTensor {
+        attention::backward(&qkv, &plan, &gradient)
+    }
+
+    fn frozen_linear_backward(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        linear::backward(&weight, &gradient)
+    }
+
+    fn lora_linear_forward(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        a: &FlexTensor,
+        b: &FlexTensor,
+        plan: &LoraPlan,
+    ) -> (FlexTensor, FlexTensor) {
+        lora_linear::forward(x, weight, a, b, plan)
+    }
+
+    fn lora_linear_backward(
+        state: LoraState<FlexTensor>,
+        gradient: FlexTensor,
+        wants_x: bool,
+    ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
+        lora_linear::backward(&state, &gradient, wants_x)
+    }
+
+    fn cross_entropy_with_gradient(
+        hidden: &FlexTensor,
+        head: &FlexTensor,
+        targets: &[u32],
+    ) -> (FlexTensor, FlexTensor) {
+        cross_entropy::forward_with_gradient(hidden, head, targets)
+    }
+
+    fn cross_entropy_backward(d_hidden: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        cross_entropy::backward(&d_hidden, &gradient)
+    }
+}
+
+impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        rms_norm::differentiated::<B, C>(x, weight, epsilon)
+    }
+
+    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::differentiated::<B, C>(gate_up)
+    }
+
+    fn ragged_attention(qkv: FloatTensor<Self>, plan: Arc<RaggedAttention>) -> FloatTensor<Self> {
+        attention::differentiated::<B, C>(qkv, plan)
+    }
+
+    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::differentiated::<B, C>(x, weight)
+    }
+
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self> {
+        lora_linear::differentiated::<B, C>(x, weight, a, b, plan)
+    }
+
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::differentiated::<B, C>(hidden, head, targets)
+    }
+}

@@ -1,0 +1,120 @@
+//! Rotary position embedding and causal attention of grouped heads, inside each segment of a ragged batch.
+//!
+//! Scores exist for a block of queries at a time and are made again in the backward pass, as in FlashAttention
+//! (Dao et al. 2022), so memory grows with the tokens and not with their square.
+//!
+//! Legend: n tokens of all segments, s of one, e = head_dim, g key/value heads, h query heads.
+
+mod kernel;
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Dispatch};
+use burn::tensor::Tensor;
+
+use super::{FusedGradients, FusedOps, is_fused};
+use crate::attention::RaggedAttention;
+
+pub(super) use kernel::{backward, forward};
+
+/// Attention of tokens whose queries, keys and values stand side by side, before rotation.
+///
+/// # Shapes
+/// `qkv`: `[n, (h + 2g)·e]`; returns `[n, h·e]`.
+pub(crate) fn attention(qkv: Tensor<2>, plan: &Arc<RaggedAttention>) -> Tensor<2> {
+    if is_fused(&qkv) {
+        Tensor::from_dispatch(Dispatch::ragged_attention(
+            qkv.into_dispatch(),
+            plan.clone(),
+        ))
+    } else {
+        plan.plain(&qkv)
+    }
+}
+
+#[derive(Debug)]
+struct Differentiated;
+
+impl<B: FusedGradients> Backward<B, 1> for Differentiated {
+    type State = (FloatTensor<B>, Arc<RaggedAttention>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (qkv, plan) = ops.state;
+        if let Some(parent) = parent {
+            gradients.register::<B>(parent.id, B::ragged_attention_backward(qkv, plan, gradient));
+        }
+    }
+}
+
+pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+    qkv: FloatTensor<Autodiff<B, C>>,
+    plan: Arc<RaggedAttention>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (qkv, node) = qkv.into_parts();
+    match Differentiated
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(op) => {
+            let out = B::ragged_attention(qkv.clone(), plan.clone());
+            op.finish((qkv, plan), out)
+        }
+        OpsKind::UnTracked(op) => op.finish(B::ragged_attention(qkv, plan)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, random};
+    use super::*;
+    use crate::attention::Heads;
+    use crate::device::Device;
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        let frequencies: Arc<[f32]> = Arc::from([1.0, 0.3, 0.01, 0.002]);
+        for (n_kv, group, segments, window) in [
+            (1, 1, vec![1], None),
+            (2, 3, vec![5, 5, 1, 70], None),
+            (1, 2, vec![150, 0, 3], None),
+            (2, 1, vec![131, 20], Some(7)),
+            (1, 4, vec![200], Some(64)),
+        ] {
+            let heads = Heads {
+                n_kv,
+                group,
+                head_dim: 8,
+            };
+            let segments: Arc<[usize]> = segments.into();
+            let n = segments.iter().sum();
+            let plan = |device: &Device| {
+                Arc::new(RaggedAttention::new(
+                    heads,
+                    window,
+                    &segments,
+                    &frequencies,
+                    device,
+                ))
+            };
+            let plan = plan(&Device::cpu().autodiff());
+            let width = (n_kv * group + 2 * n_kv) * 8;
+            agree(
+                [random::<2>("qkv", [n, width]).mul_scalar(2.0)],
+                |[x]| attention(x, &plan),
+                |[x]| plan.plain(&x),
+            );
+        }
+    }
+}

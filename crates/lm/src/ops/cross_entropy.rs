@@ -1,0 +1,218 @@
+//! Cross-entropy of the head's scores, a few rows at a time: `[n, v]` never exists.
+//!
+//! The gradient of the hidden states is made together with the loss, while the scores are at hand, and kept instead of
+//! them; the backward pass only scales it (as in Liger Kernel, Hsu et al. 2024).
+//!
+//! Legend: n supervised tokens, d model width, v vocabulary.
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Dispatch};
+use burn::tensor::{Int, Tensor, TensorData, activation};
+use rayon::prelude::*;
+
+use super::cpu::vector::{exp, max, sum, vectorized};
+use super::cpu::weight::{times_weight, times_weight_transposed};
+use super::cpu::{dims, tensor, values};
+use super::{FusedGradients, FusedOps, is_fused};
+use crate::precision::product;
+
+/// Rows whose scores exist at once.
+const ROWS: usize = 256;
+
+/// How well the head predicts each row's target: in the first column its negative log-likelihood in nats, in the second
+/// 1 if no other token scores higher and 0 otherwise. Only the first has a gradient.
+///
+/// # Shapes
+/// `hidden`: `[n, d]`, `head`: `[v, d]`, `targets`: n token ids below v; returns `[n, 2]`.
+pub(crate) fn cross_entropy(
+    hidden: Tensor<2>,
+    head: &Tensor<2>,
+    targets: &Arc<[u32]>,
+) -> Tensor<2> {
+    if !is_fused(&hidden) || head.is_require_grad() {
+        return plain(hidden, head, targets);
+    }
+    Tensor::from_dispatch(Dispatch::cross_entropy(
+        hidden.into_dispatch(),
+        head.clone().into_dispatch(),
+        targets.clone(),
+    ))
+}
+
+/// The definition.
+fn plain(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> Tensor<2> {
+    let n = targets.len();
+    let ids: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [n, 1]), &hidden.device());
+    let logits = product(hidden, head);
+    let is_best = logits.clone().argmax(1).equal(ids.clone()).float();
+    let nll = activation::log_softmax(logits, 1).gather(1, ids).neg();
+    Tensor::cat(vec![nll, is_best.detach()], 1)
+}
+
+pub(super) fn forward(hidden: &FlexTensor, head: &FlexTensor, targets: &[u32]) -> FlexTensor {
+    chunked(hidden, head, targets, |_, _| {})
+}
+
+/// As [`forward`], with the gradient of the hidden states for a gradient of 1 of each row's loss. `[n, d]`
+pub(super) fn forward_with_gradient(
+    hidden: &FlexTensor,
+    head: &FlexTensor,
+    targets: &[u32],
+) -> (FlexTensor, FlexTensor) {
+    let [n, d] = dims(hidden);
+    let [v, _] = dims(head);
+    let mut d_hidden = Vec::with_capacity(n * d);
+    let out = chunked(hidden, head, targets, |scores, targets| {
+        scores
+            .par_chunks_mut(v)
+            .zip(targets)
+            .for_each(|(scores, target)| {
+                softmax(scores);
+                scores[*target as usize] -= 1.0;
+            });
+        let scores = tensor(std::mem::take(scores), [targets.len(), v]);
+        d_hidden.extend(times_weight(&scores, head));
+    });
+    (out, tensor(d_hidden, [n, d]))
+}
+
+/// `use_scores` may do with each chunk's scores what it wants.
+fn chunked(
+    hidden: &FlexTensor,
+    head: &FlexTensor,
+    targets: &[u32],
+    mut use_scores: impl FnMut(&mut Vec<f32>, &[u32]),
+) -> FlexTensor {
+    let hidden = hidden.to_contiguous();
+    let ([n, d], [v, _]) = (dims(&hidden), dims(head));
+    let mut out = Vec::with_capacity(2 * n);
+    for (chunk, targets) in values(&hidden).chunks(ROWS * d).zip(targets.chunks(ROWS)) {
+        let chunk = tensor(chunk.to_vec(), [targets.len(), d]);
+        let (mut scores, _) = times_weight_transposed(&chunk, head);
+        let rows: Vec<[f32; 2]> = scores
+            .par_chunks(v)
+            .zip(targets)
+            .map(|(scores, target)| {
+                let mut row = [0.0; 2];
+                judge(scores, *target as usize, &mut row);
+                row
+            })
+            .collect();
+        out.extend(rows.as_flattened());
+        use_scores(&mut scores, targets);
+    }
+    tensor(out, [n, 2])
+}
+
+/// The gradient of the hidden states, each row scaled by its loss's gradient.
+pub(super) fn backward(d_hidden: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+    let [n, d] = dims(d_hidden);
+    let gradient = gradient.to_contiguous();
+    let mut out = values(d_hidden).to_vec();
+    for (row, gradient) in out
+        .chunks_exact_mut(d)
+        .zip(values(&gradient).chunks_exact(2))
+    {
+        for value in row {
+            *value *= gradient[0];
+        }
+    }
+    tensor(out, [n, d])
+}
+
+vectorized! {
+    fn judge(scores: &[f32], target: usize, out: &mut [f32; 2]) {
+        let largest = max(scores);
+        let mut lanes = [0.0; 16];
+        let chunks = scores.chunks_exact(16);
+        let rest: f32 = chunks.remainder().iter().map(|score| exp(score - largest)).sum();
+        for chunk in chunks {
+            for (lane, score) in lanes.iter_mut().zip(chunk) {
+                *lane += exp(score - largest);
+            }
+        }
+        let total = lanes.iter().sum::<f32>() + rest;
+        *out = [
+            total.ln() + largest - scores[target],
+            if scores[target] >= largest { 1.0 } else { 0.0 },
+        ];
+    }
+
+    fn softmax(scores: &mut [f32]) {
+        let largest = max(scores);
+        for score in scores.iter_mut() {
+            *score = exp(*score - largest);
+        }
+        let inverse = 1.0 / sum(scores);
+        for score in scores {
+            *score *= inverse;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Differentiated;
+
+impl<B: FusedGradients> Backward<B, 1> for Differentiated {
+    type State = FloatTensor<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<B>(&ops.node);
+        if let Some(parent) = parent {
+            gradients.register::<B>(parent.id, B::cross_entropy_backward(ops.state, gradient));
+        }
+    }
+}
+
+pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+    hidden: FloatTensor<Autodiff<B, C>>,
+    head: FloatTensor<Autodiff<B, C>>,
+    targets: Arc<[u32]>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let head = head.into_primitive();
+    let (hidden, node) = hidden.into_parts();
+    match Differentiated
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(op) => {
+            let (out, d_hidden) = B::cross_entropy_with_gradient(&hidden, &head, &targets);
+            op.finish(d_hidden, out)
+        }
+        OpsKind::UnTracked(op) => op.finish(B::cross_entropy(hidden, head, targets)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, random};
+    use super::*;
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        for [n, d, v] in [[1, 8, 5], [7, 16, 130], [300, 24, 77]] {
+            let head = random::<2>("head", [v, d]).mul_scalar(3.0).autodiff();
+            let target = |row| u32::try_from(row * 31 % v).unwrap();
+            let targets: Arc<[u32]> = (0..n).map(target).collect();
+            agree(
+                [random("hidden", [n, d])],
+                |[x]| cross_entropy(x, &head, &targets),
+                |[x]| plain(x, &head, &targets),
+            );
+        }
+    }
+}

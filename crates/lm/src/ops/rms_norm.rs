@@ -1,0 +1,171 @@
+//! Root-mean-square normalisation (Zhang & Sennrich 2019).
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Dispatch};
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::cpu::vector::{dot, vectorized};
+use super::cpu::{rows_per_task, tensor, values};
+use super::{FusedGradients, FusedOps, is_fused};
+
+/// `x / √(mean(x²) + ε) · weight` over the last dimension.
+///
+/// # Shapes
+/// `x`: `[..., width]`, and the same out; `weight`: `[width]`.
+pub(crate) fn rms_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: &Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    if !is_fused(&x) || weight.is_require_grad() {
+        return plain(x, weight, epsilon);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.clone().into_dispatch());
+    #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
+    Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon as f32))
+}
+
+/// The definition.
+fn plain<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
+    let mean_square = x.clone().square().mean_dim(D - 1);
+    let rms = mean_square.add_scalar(epsilon).sqrt();
+    x / rms * weight.clone().unsqueeze()
+}
+
+pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let (from, w) = (values(&x), values(&weight));
+    let chunk = rows_per_task(w.len()) * w.len();
+    let mut out = vec![0.0; from.len()];
+    out.par_chunks_mut(chunk)
+        .zip(from.par_chunks(chunk))
+        .for_each(|(out, x)| forward_rows(x, w, epsilon, out));
+    like(&x, out)
+}
+
+pub(super) fn backward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    epsilon: f32,
+    gradient: &FlexTensor,
+) -> FlexTensor {
+    let (x, weight, gradient) = (
+        x.to_contiguous(),
+        weight.to_contiguous(),
+        gradient.to_contiguous(),
+    );
+    let (from, w, dy) = (values(&x), values(&weight), values(&gradient));
+    let chunk = rows_per_task(w.len()) * w.len();
+    let mut out = vec![0.0; from.len()];
+    out.par_chunks_mut(chunk)
+        .zip(from.par_chunks(chunk).zip(dy.par_chunks(chunk)))
+        .for_each(|(out, (x, dy))| backward_rows(x, w, epsilon, dy, out));
+    like(&x, out)
+}
+
+fn like(x: &FlexTensor, values: Vec<f32>) -> FlexTensor {
+    let shape = x.layout().shape().clone();
+    tensor(values, [shape.num_elements()]).reshape(shape)
+}
+
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "widths are small")]
+fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
+}
+
+vectorized! {
+    fn forward_rows(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        let width = weight.len();
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let scale = inverse_rms(x, epsilon);
+            for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * scale * w;
+            }
+        }
+    }
+
+    /// With s = 1/rms and g = dy·w: `dx = s·g − x·s³·mean(g·x)`.
+    fn backward_rows(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], out: &mut [f32]) {
+        let width = weight.len();
+        let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
+        for ((x, dy), out) in rows.zip(out.chunks_exact_mut(width)) {
+            let scale = inverse_rms(x, epsilon);
+            for ((out, dy), w) in out.iter_mut().zip(dy).zip(weight) {
+                *out = dy * w;
+            }
+            #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+            let along = dot(out, x) * scale * scale * scale / width as f32;
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = *out * scale - x * along;
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Differentiated;
+
+impl<B: FusedGradients> Backward<B, 1> for Differentiated {
+    type State = (FloatTensor<B>, FloatTensor<B>, f32);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (x, weight, epsilon) = ops.state;
+        if let Some(parent) = parent {
+            gradients.register::<B>(
+                parent.id,
+                B::rms_norm_backward(x, weight, epsilon, gradient),
+            );
+        }
+    }
+}
+
+pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+    epsilon: f32,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (x, node) = x.into_parts();
+    let weight = weight.into_primitive();
+    match Differentiated
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(op) => {
+            let out = B::rms_norm(x.clone(), weight.clone(), epsilon);
+            op.finish((x, weight, epsilon), out)
+        }
+        OpsKind::UnTracked(op) => op.finish(B::rms_norm(x, weight, epsilon)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, random};
+    use super::*;
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        for [rows, width] in [[1, 16], [5, 48], [300, 576], [7, 33]] {
+            let weight = random::<1>("weight", [width]).autodiff();
+            agree(
+                [random::<2>("x", [rows, width])],
+                |[x]| rms_norm(x, &weight, 1e-5),
+                |[x]| plain(x, &weight, 1e-5),
+            );
+        }
+    }
+}

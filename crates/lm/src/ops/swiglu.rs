@@ -1,0 +1,137 @@
+//! The gated activation of the feed-forward block (Shazeer 2020, "GLU Variants Improve Transformer").
+//!
+//! Legend: n tokens, f the block's inner width.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Dispatch};
+use burn::tensor::{Tensor, activation};
+use rayon::prelude::*;
+
+use super::cpu::vector::{exp, vectorized};
+use super::cpu::{dims, rows_per_task, tensor, values};
+use super::{FusedGradients, FusedOps, is_fused};
+
+/// `silu(gate) · up`, the two side by side in one tensor as one product gives them.
+///
+/// # Shapes
+/// `gate_up`: `[n, 2f]`; returns `[n, f]`.
+pub(crate) fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
+    if is_fused(&gate_up) {
+        Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch()))
+    } else {
+        plain(gate_up)
+    }
+}
+
+/// The definition.
+fn plain(gate_up: Tensor<2>) -> Tensor<2> {
+    let width = gate_up.dims()[1] / 2;
+    let gate = gate_up.clone().narrow(1, 0, width);
+    let up = gate_up.narrow(1, width, width);
+    activation::silu(gate) * up
+}
+
+pub(super) fn forward(gate_up: &FlexTensor) -> FlexTensor {
+    let gate_up = gate_up.to_contiguous();
+    let [rows, both] = dims(&gate_up);
+    let width = both / 2;
+    let n_rows = rows_per_task(both);
+    let mut out = vec![0.0; rows * width];
+    out.par_chunks_mut(n_rows * width)
+        .zip(values(&gate_up).par_chunks(n_rows * both))
+        .for_each(|(out, gate_up)| forward_rows(gate_up, width, out));
+    tensor(out, [rows, width])
+}
+
+pub(super) fn backward(gate_up: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+    let (gate_up, gradient) = (gate_up.to_contiguous(), gradient.to_contiguous());
+    let [rows, both] = dims(&gate_up);
+    let width = both / 2;
+    let n_rows = rows_per_task(both);
+    let mut out = vec![0.0; rows * both];
+    let inputs = values(&gate_up)
+        .par_chunks(n_rows * both)
+        .zip(values(&gradient).par_chunks(n_rows * width));
+    out.par_chunks_mut(n_rows * both)
+        .zip(inputs)
+        .for_each(|(out, (gate_up, dy))| backward_rows(gate_up, width, dy, out));
+    tensor(out, [rows, both])
+}
+
+vectorized! {
+    fn forward_rows(gate_up: &[f32], width: usize, out: &mut [f32]) {
+        for (row, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+            let (gate, up) = row.split_at(width);
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = gate / (1.0 + exp(-gate)) * up;
+            }
+        }
+    }
+
+    /// With σ = sigmoid(gate): `dgate = dy·up·σ·(1 + gate·(1 − σ))`, `dup = dy·gate·σ`.
+    fn backward_rows(gate_up: &[f32], width: usize, dy: &[f32], out: &mut [f32]) {
+        let rows = gate_up.chunks_exact(2 * width).zip(dy.chunks_exact(width));
+        for ((row, dy), out) in rows.zip(out.chunks_exact_mut(2 * width)) {
+            let (gate, up) = row.split_at(width);
+            let (d_gate, d_up) = out.split_at_mut(width);
+            let given = gate.iter().zip(up).zip(dy);
+            for (((gate, up), dy), (d_gate, d_up)) in given.zip(d_gate.iter_mut().zip(d_up)) {
+                let sigmoid = 1.0 / (1.0 + exp(-gate));
+                *d_gate = dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid));
+                *d_up = dy * gate * sigmoid;
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Differentiated;
+
+impl<B: FusedGradients> Backward<B, 1> for Differentiated {
+    type State = FloatTensor<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [parent] = ops.parents;
+        let gradient = gradients.consume::<B>(&ops.node);
+        if let Some(parent) = parent {
+            gradients.register::<B>(parent.id, B::swiglu_backward(ops.state, gradient));
+        }
+    }
+}
+
+pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+    gate_up: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (gate_up, node) = gate_up.into_parts();
+    match Differentiated
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(op) => op.finish(gate_up.clone(), B::swiglu(gate_up)),
+        OpsKind::UnTracked(op) => op.finish(B::swiglu(gate_up)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, random};
+    use super::*;
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        for [rows, width] in [[1, 2], [5, 96], [300, 3072], [7, 34]] {
+            let gate_up = random::<2>("gate_up", [rows, width]).mul_scalar(9.0);
+            agree([gate_up], |[x]| swiglu(x), |[x]| plain(x));
+        }
+    }
+}

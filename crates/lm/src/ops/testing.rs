@@ -1,0 +1,70 @@
+//! Holds a fused operation against its definition.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::device::Device;
+use crate::rng::splitmix64;
+
+/// Numbers in [-1, 1), a function of `name`.
+pub(super) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
+    let values = random_values(name, shape.iter().product());
+    Tensor::from_data(TensorData::new(values, shape), Device::cpu().as_burn())
+}
+
+/// `n` numbers in [-1, 1), a function of `name`.
+pub(super) fn random_values(name: &str, n: usize) -> Vec<f32> {
+    let seed = name
+        .bytes()
+        .fold(n as u64, |seed, byte| splitmix64(seed ^ u64::from(byte)));
+    (0..n as u64)
+        .map(|index| u16::try_from(splitmix64(seed ^ index) >> 48).unwrap())
+        .map(|number| f32::from(number) / 32_768.0 - 1.0)
+        .collect()
+}
+
+/// One row of numbers.
+pub(super) fn random_line(name: &str, n: usize) -> Tensor<2> {
+    random(name, [1, n])
+}
+
+/// Both functions give the same values and the same gradients of every input, element by element; the fused one also
+/// without a graph.
+pub(super) fn agree<const N: usize, const D: usize>(
+    inputs: [Tensor<2>; N],
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    plain: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+) {
+    let run = |f: &dyn Fn([Tensor<2>; N]) -> Tensor<D>| {
+        let leaves = inputs.clone().map(|input| input.autodiff().require_grad());
+        let out = f(leaves.clone());
+        let upstream = random::<D>("upstream", out.dims()).autodiff();
+        let graph = (out.clone() * upstream).sum().backward();
+        let gradients = leaves.map(|leaf| numbers(leaf.grad(&graph).unwrap()));
+        (numbers(out.inner()), gradients)
+    };
+    let (found, expected) = (run(&fused), run(&plain));
+    close("the result", &found.0, &expected.0);
+    for (input, (found, expected)) in found.1.iter().zip(&expected.1).enumerate() {
+        close(&format!("the gradient of input {input}"), found, expected);
+    }
+    let untracked = numbers(fused(inputs.map(Tensor::autodiff)).inner());
+    assert_eq!(untracked, found.0, "without a graph");
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+fn close(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected
+        .iter()
+        .fold(1e-3_f32, |scale, value| scale.max(value.abs()));
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs();
+        assert!(
+            error <= 2e-5 * scale,
+            "{what} differs at {index}: {found} instead of {expected}"
+        );
+    }
+}
