@@ -18,7 +18,7 @@ BASE = pathlib.Path(os.environ["ATTUNE_MODELS"]) / "SmolLM2-135M-Instruct.Q4_1.g
 ROWS = ROOT / "examples" / "tickets" / "train.jsonl"
 FEATURES = ["avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"]
 # As many rows a step as two packed lines of the peer hold.
-ROWS_PER_STEP = 12
+ROWS_PER_STEP = 8
 
 
 def sides(precisions):
@@ -39,7 +39,7 @@ def attune(precision, tokens):
     with tempfile.TemporaryDirectory() as out:
         out = pathlib.Path(out)
         settings = {
-            "n_epochs": 50, "max_steps": max(3, tokens // 850 + 1), "batch_size": ROWS_PER_STEP, "learning_rate": 1e-3,
+            "n_epochs": 50, "max_steps": max(3, tokens // 900 + 2), "batch_size": ROWS_PER_STEP, "learning_rate": 1e-3,
             "lr_schedule": "constant", "warmup_steps": 0, "precision": precision, "checkpoint_every": 100000, "seed": 7,
         }
         (out / "job.json").write_text(json.dumps(settings))

@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::linear::Linear;
 use crate::lora::LayerLora;
 use crate::norm::RmsNorm;
+use crate::ops::Input;
 use crate::rope::{RopeTables, Rotation};
 
 /// The attention block of one layer.
@@ -99,9 +100,9 @@ impl Attention {
     /// Queries, keys and values of the tokens, before rotation.
     ///
     /// # Shapes
-    /// `x`: `[n, d_model]`; returns `[n, (g·r + 2g)·e]`.
-    pub(crate) fn project(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
-        let qkv = self.qkv.forward(x, lora);
+    /// `input`: `[n, d_model]`; returns `[n, (g·r + 2g)·e]`.
+    pub(crate) fn project(&self, input: Input, lora: LayerLora<'_>) -> Tensor<2> {
+        let qkv = self.qkv.forward(input, lora);
         let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
             return qkv;
         };
@@ -183,10 +184,6 @@ impl RaggedAttention {
     /// By position.
     pub(crate) fn rotation(&self) -> &Rotation {
         &self.rotation
-    }
-
-    pub(crate) fn n_tokens(&self) -> usize {
-        self.segments.iter().sum()
     }
 
     /// First token and length of each segment.

@@ -16,6 +16,7 @@ pub mod lora;
 mod norm;
 mod ops;
 mod precision;
+pub mod profile;
 mod rng;
 pub mod rope;
 pub mod safetensors_file;

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::device::n_threads;
 use crate::lora::{LayerLora, LoraSlot, Target};
-use crate::ops::{LoraPart, LoraPlan, linear, lora_linear};
+use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
@@ -30,19 +30,19 @@ pub(crate) struct Part {
 
 impl Linear {
     /// # Shapes
-    /// `x`: `[n_tokens, in]`; returns `[n_tokens, out]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
+    /// `input`: `[n_tokens, in]`; returns `[n_tokens, out]`.
+    pub(crate) fn forward(&self, input: Input, lora: LayerLora<'_>) -> Tensor<2> {
         let slots: Vec<_> = self
             .parts
             .iter()
             .filter_map(|part| Some((part, lora.slot(part.target)?)))
             .collect();
         let y = if slots.is_empty() {
-            project(x, &self.weight)
+            project(input.value(), &self.weight)
         } else if slots.iter().any(|(_, slot)| slot.drops()) {
-            self.with_dropout(&x, &slots)
+            self.with_dropout(&input.value(), &slots)
         } else {
-            self.adapted(x, &slots)
+            self.adapted(input, &slots)
         };
         match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
@@ -50,7 +50,7 @@ impl Linear {
         }
     }
 
-    fn adapted(&self, x: Tensor<2>, slots: &[(&Part, LoraSlot<'_>)]) -> Tensor<2> {
+    fn adapted(&self, input: Input, slots: &[(&Part, LoraSlot<'_>)]) -> Tensor<2> {
         let parts = slots.iter().map(|(part, slot)| LoraPart {
             columns: part.columns.clone(),
             rank: slot.pair.a.dims()[1],
@@ -65,7 +65,7 @@ impl Linear {
         let b = slots
             .iter()
             .map(|(_, slot)| slot.pair.b.clone().flatten(0, 1));
-        lora_linear(x, &self.weight, cat(a, 1), cat(b, 0), Arc::new(plan))
+        lora_linear(input, &self.weight, cat(a, 1), cat(b, 0), Arc::new(plan))
     }
 
     /// Each adapter sees an input of its own, so they share nothing.

@@ -29,12 +29,13 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::attention::RaggedAttention;
+use crate::profile::{Part, measure};
 
 pub(crate) use attention::attention;
 pub(crate) use cpu::bf16::Kernel;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use linear::linear;
-pub(crate) use lora_linear::{LoraPart, LoraPlan, LoraState, lora_linear};
+pub(crate) use lora_linear::{Input, LoraPart, LoraPlan, LoraState, Source, lora_linear};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use swiglu::swiglu;
 
@@ -57,6 +58,24 @@ pub(crate) trait FusedOps: Backend {
 
     fn lora_linear(
         x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self>;
+
+    fn normed_lora_linear(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        epsilon: f32,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self>;
+
+    fn gated_lora_linear(
+        gate_up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -97,18 +116,18 @@ pub(crate) trait FusedGradients: Backend {
 
     /// The result and what the backward pass needs of it.
     fn lora_linear_forward(
-        x: &FloatTensor<Self>,
+        source: &Source<FloatTensor<Self>>,
         weight: &FloatTensor<Self>,
         a: &FloatTensor<Self>,
         b: &FloatTensor<Self>,
         plan: &LoraPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// The gradients of `x` if `wants_x`, of `a` and of `b`.
+    /// The gradients of the source if it is wanted, of `a` and of `b`.
     fn lora_linear_backward(
         state: LoraState<FloatTensor<Self>>,
         gradient: FloatTensor<Self>,
-        wants_x: bool,
+        wants_source: bool,
     ) -> (
         Option<FloatTensor<Self>>,
         FloatTensor<Self>,
@@ -130,15 +149,17 @@ pub(crate) trait FusedGradients: Backend {
 
 impl FusedOps for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
-        rms_norm::forward(&x, &weight, epsilon)
+        measure(Part::Elementwise, || {
+            rms_norm::forward(&x, &weight, epsilon)
+        })
     }
 
     fn swiglu(gate_up: FlexTensor) -> FlexTensor {
-        swiglu::forward(&gate_up)
+        measure(Part::Elementwise, || swiglu::forward(&gate_up))
     }
 
     fn ragged_attention(qkv: FlexTensor, plan: Arc<RaggedAttention>) -> FlexTensor {
-        attention::forward(&qkv, &plan)
+        measure(Part::Attention, || attention::forward(&qkv, &plan))
     }
 
     fn frozen_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -152,11 +173,40 @@ impl FusedOps for Flex {
         b: FlexTensor,
         plan: Arc<LoraPlan>,
     ) -> FlexTensor {
-        lora_linear::forward(&x, &weight, &a, &b, &plan).0
+        lora_linear::forward(&Source::Given(x), &weight, &a, &b, &plan).0
+    }
+
+    fn normed_lora_linear(
+        x: FlexTensor,
+        norm: FlexTensor,
+        epsilon: f32,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        plan: Arc<LoraPlan>,
+    ) -> FlexTensor {
+        let source = Source::Normed {
+            x,
+            weight: norm,
+            epsilon,
+        };
+        lora_linear::forward(&source, &weight, &a, &b, &plan).0
+    }
+
+    fn gated_lora_linear(
+        gate_up: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        plan: Arc<LoraPlan>,
+    ) -> FlexTensor {
+        lora_linear::forward(&Source::Gated(gate_up), &weight, &a, &b, &plan).0
     }
 
     fn cross_entropy(hidden: FlexTensor, head: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
-        cross_entropy::forward(&hidden, &head, &targets)
+        measure(Part::Head, || {
+            cross_entropy::forward(&hidden, &head, &targets)
+        })
     }
 }
 
@@ -167,11 +217,13 @@ impl FusedGradients for Flex {
         epsilon: f32,
         gradient: FlexTensor,
     ) -> FlexTensor {
-        rms_norm::backward(&x, &weight, epsilon, &gradient)
+        measure(Part::Elementwise, || {
+            rms_norm::backward(&x, &weight, epsilon, &gradient)
+        })
     }
 
     fn swiglu_backward(gate_up: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-        swiglu::backward(&gate_up, &gradient)
+        measure(Part::Elementwise, || swiglu::backward(&gate_up, &gradient))
     }
 
     fn ragged_attention_backward(
@@ -179,7 +231,9 @@ impl FusedGradients for Flex {
         plan: Arc<RaggedAttention>,
         gradient: FlexTensor,
     ) -> FlexTensor {
-        attention::backward(&qkv, &plan, &gradient)
+        measure(Part::Attention, || {
+            attention::backward(&qkv, &plan, &gradient)
+        })
     }
 
     fn frozen_linear_backward(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
@@ -187,21 +241,21 @@ impl FusedGradients for Flex {
     }
 
     fn lora_linear_forward(
-        x: &FlexTensor,
+        source: &Source<FlexTensor>,
         weight: &FlexTensor,
         a: &FlexTensor,
         b: &FlexTensor,
         plan: &LoraPlan,
     ) -> (FlexTensor, FlexTensor) {
-        lora_linear::forward(x, weight, a, b, plan)
+        lora_linear::forward(source, weight, a, b, plan)
     }
 
     fn lora_linear_backward(
         state: LoraState<FlexTensor>,
         gradient: FlexTensor,
-        wants_x: bool,
+        wants_source: bool,
     ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
-        lora_linear::backward(&state, &gradient, wants_x)
+        lora_linear::backward(&state, &gradient, wants_source)
     }
 
     fn cross_entropy_with_gradient(
@@ -209,7 +263,9 @@ impl FusedGradients for Flex {
         head: &FlexTensor,
         targets: &[u32],
     ) -> (FlexTensor, FlexTensor) {
-        cross_entropy::forward_with_gradient(hidden, head, targets)
+        measure(Part::Head, || {
+            cross_entropy::forward_with_gradient(hidden, head, targets)
+        })
     }
 
     fn cross_entropy_backward(d_hidden: FlexTensor, gradient: FlexTensor) -> FlexTensor {
@@ -245,7 +301,34 @@ impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
     ) -> FloatTensor<Self> {
-        lora_linear::differentiated::<B, C>(x, weight, a, b, plan)
+        lora_linear::differentiated::<B, C>(Source::Given(x), weight, a, b, plan)
+    }
+
+    fn normed_lora_linear(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        epsilon: f32,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self> {
+        let source = Source::Normed {
+            x,
+            weight: norm,
+            epsilon,
+        };
+        lora_linear::differentiated::<B, C>(source, weight, a, b, plan)
+    }
+
+    fn gated_lora_linear(
+        gate_up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        plan: Arc<LoraPlan>,
+    ) -> FloatTensor<Self> {
+        lora_linear::differentiated::<B, C>(Source::Gated(gate_up), weight, a, b, plan)
     }
 
     fn cross_entropy(

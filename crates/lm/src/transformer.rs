@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::linear::{Linear, project};
 use crate::lora::{Dropout, LayerLora};
 use crate::norm::RmsNorm;
-use crate::ops::{attention, cross_entropy, swiglu};
+use crate::ops::{Input, attention, cross_entropy};
 use crate::precision::{Precision, cast};
 use crate::session::Session;
 
@@ -194,10 +194,10 @@ impl Layer {
         lora: LayerLora<'_>,
         attend: impl FnOnce(&Attention, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let h = self.attention_norm.forward(x.clone());
+        let h = self.attention_norm.input(x.clone());
         let attended = attend(&self.attention, self.attention.project(h, lora));
-        let x = self.attention.o.forward(attended, lora) + x;
-        let h = self.mlp_norm.forward(x.clone());
+        let x = self.attention.o.forward(Input::Given(attended), lora) + x;
+        let h = self.mlp_norm.input(x.clone());
         self.mlp.forward(h, lora) + x
     }
 
@@ -215,8 +215,8 @@ impl Layer {
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
-        self.down
-            .forward(swiglu(self.gate_up.forward(x, lora)), lora)
+    fn forward(&self, input: Input, lora: LayerLora<'_>) -> Tensor<2> {
+        let gate_up = self.gate_up.forward(input, lora);
+        self.down.forward(Input::Gated(gate_up), lora)
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use domain::TrainingConfig;
 use domain::config::{Precision, TargetModule};
 use lm::lora::{Dropout, LoraConfig, Target};
+use lm::profile::{self, Part, Profile, measure};
 use lm::{Adapter, CausalLm};
 
 use crate::adamw::{self, AdamW};
@@ -66,6 +67,8 @@ pub struct Trained {
     pub loss_tokens: u64,
     /// The validation rows after the last step.
     pub valid: Option<Evaluation>,
+    /// Where the time of the steps made here went.
+    pub profile: Profile,
 }
 
 /// Why a run ended without its adapter.
@@ -159,6 +162,8 @@ impl<'a> State<'a> {
             run,
         };
         state.evaluate();
+        // What came before the first step is not the steps'.
+        let _ = profile::take();
         Ok(state)
     }
 
@@ -195,9 +200,10 @@ impl<'a> State<'a> {
 
         let learning_rate = self.schedule.learning_rate(step);
         let gradients = adamw::clip(sums.gradients, grad_norm, self.run.config.max_grad_norm);
-        self.adapter = self
-            .optimizer
-            .update(self.adapter.clone(), gradients, learning_rate);
+        self.adapter = measure(Part::Optimizer, || {
+            let adapter = self.adapter.clone();
+            self.optimizer.update(adapter, gradients, learning_rate)
+        });
         Ok(StepReport {
             step: step + 1,
             total_steps: self.plan.total_steps(),
@@ -286,6 +292,7 @@ impl<'a> State<'a> {
             train_tokens,
             loss_tokens,
             valid: self.valid,
+            profile: profile::take(),
         }
     }
 }

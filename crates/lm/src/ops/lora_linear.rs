@@ -2,22 +2,52 @@
 //!
 //! Legend: n tokens, d columns in, o columns out of all parts together, r ranks of all parts together.
 
+mod graph;
+mod kernel;
+
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Dispatch};
+use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-use super::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
-use super::cpu::weight::{times_weight, times_weight_transposed};
-use super::cpu::{dims, tensor, values};
-use super::{FusedGradients, FusedOps, is_fused};
+use super::{FusedOps, is_fused, rms_norm, swiglu};
 use crate::precision::product;
+
+pub(super) use graph::differentiated;
+pub(super) use kernel::{backward, forward};
+
+/// What a linear layer reads, and how it is made: of what has to be kept for the backward pass, the source takes the least
+/// memory, and the rest is soon made again.
+#[derive(Debug, Clone)]
+pub(crate) enum Source<T, W = T, E = f32> {
+    /// It reads the source itself.
+    Given(T),
+    /// The source, normalised.
+    Normed { x: T, weight: W, epsilon: E },
+    /// The source's halves through [`swiglu`].
+    Gated(T),
+}
+
+/// A layer's source among the model's tensors.
+pub(crate) type Input = Source<Tensor<2>, Tensor<1>, f64>;
+
+impl Input {
+    /// What the layer reads.
+    pub(crate) fn value(self) -> Tensor<2> {
+        match self {
+            Self::Given(x) => x,
+            Self::Normed { x, weight, epsilon } => rms_norm(x, &weight, epsilon),
+            Self::Gated(gate_up) => swiglu(gate_up),
+        }
+    }
+
+    fn source(&self) -> &Tensor<2> {
+        match self {
+            Self::Given(x) | Self::Normed { x, .. } | Self::Gated(x) => x,
+        }
+    }
+}
 
 /// Where each adapted part lies, and the factor on what the adapters add.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,38 +89,49 @@ impl LoraPlan {
     }
 }
 
-/// `x·Wᵀ`, and in the columns of each part `+ scale · (x·A)·B` of that part.
+/// `x·Wᵀ`, and in the columns of each part `+ scale · (x·A)·B` of that part, with x what `input` stands for.
 ///
 /// # Shapes
-/// `x`: `[n, d]`, `weight`: `[o, d]`, `a`: `[d, r]` with the parts' factors side by side, `b`: the parts' factors
+/// x: `[n, d]`, `weight`: `[o, d]`, `a`: `[d, r]` with the parts' factors side by side, `b`: the parts' factors
 /// `[rank, columns]` one behind the other, as one line; returns `[n, o]`.
 pub(crate) fn lora_linear(
-    x: Tensor<2>,
+    input: Input,
     weight: &Tensor<2>,
     a: Tensor<2>,
     b: Tensor<1>,
     plan: Arc<LoraPlan>,
 ) -> Tensor<2> {
-    if !is_fused(&x) || weight.is_require_grad() {
-        return plain(x, weight, a, &b, &plan);
+    if !is_fused(input.source()) || weight.is_require_grad() {
+        return plain(input, weight, a, &b, &plan);
     }
-    Tensor::from_dispatch(Dispatch::lora_linear(
-        x.into_dispatch(),
-        weight.clone().into_dispatch(),
-        a.into_dispatch(),
-        b.into_dispatch(),
-        plan,
-    ))
+    let weight = weight.clone().into_dispatch();
+    let (a, b) = (a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(match input {
+        Source::Given(x) => Dispatch::lora_linear(x.into_dispatch(), weight, a, b, plan),
+        Source::Normed {
+            x,
+            weight: norm,
+            epsilon,
+        } => {
+            let (x, norm) = (x.into_dispatch(), norm.into_dispatch());
+            #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
+            Dispatch::normed_lora_linear(x, norm, epsilon as f32, weight, a, b, plan)
+        }
+        Source::Gated(gate_up) => {
+            Dispatch::gated_lora_linear(gate_up.into_dispatch(), weight, a, b, plan)
+        }
+    })
 }
 
 /// The definition.
 fn plain(
-    x: Tensor<2>,
+    input: Input,
     weight: &Tensor<2>,
     a: Tensor<2>,
     b: &Tensor<1>,
     plan: &LoraPlan,
 ) -> Tensor<2> {
+    let x = input.value();
     let y = product(x.clone(), weight);
     let u = x.matmul(a).mul_scalar(plan.scale);
     let mut parts = Vec::new();
@@ -113,178 +154,16 @@ fn plain(
     Tensor::cat(parts, 1)
 }
 
-/// Returns `y` and `u = scale·x·A`, which the backward pass needs again.
-pub(super) fn forward(
-    x: &FlexTensor,
-    weight: &FlexTensor,
-    a: &FlexTensor,
-    b: &FlexTensor,
-    plan: &LoraPlan,
-) -> (FlexTensor, FlexTensor) {
-    let (x, a, b) = (x.to_contiguous(), a.to_contiguous(), b.to_contiguous());
-    let [n, d] = dims(&x);
-    let [_, r] = dims(&a);
-    let mut u = vec![0.0; n * r];
-    matmul(
-        MatrixMut::new(&mut u, r),
-        Matrix::new(values(&x), d),
-        Matrix::new(values(&a), r),
-        Into::Overwrite,
-    );
-    for value in &mut u {
-        *value *= plan.scale;
-    }
-    let (mut y, o) = times_weight_transposed(&x, weight);
-    for part in plan.placed() {
-        matmul(
-            columns_mut(&mut y, n, o, &part.columns),
-            columns(&u, n, r, &part.ranks),
-            Matrix::new(&values(&b)[part.b], part.columns.len()),
-            Into::Add,
-        );
-    }
-    (tensor(y, [n, o]), tensor(u, [n, r]))
-}
-
-/// The gradients of `x`, if it is wanted, of `a` and of `b`.
-pub(super) fn backward(
-    state: &LoraState<FlexTensor>,
-    gradient: &FlexTensor,
-    wants_x: bool,
-) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
-    let LoraState {
-        x,
-        weight,
-        a,
-        b,
-        u,
-        plan,
-    } = state;
-    let (x, a, b) = (x.to_contiguous(), a.to_contiguous(), b.to_contiguous());
-    let gradient = gradient.to_contiguous();
-    let ([n, o], [d, r]) = (dims(&gradient), dims(&a));
-    let dy = values(&gradient);
-
-    // v = scale · dy·Bᵀ, part by part.
-    let mut v = vec![0.0; n * r];
-    let mut d_b = vec![0.0; values(&b).len()];
-    for part in plan.placed() {
-        let (width, dy) = (part.columns.len(), columns(dy, n, o, &part.columns));
-        matmul(
-            columns_mut(&mut v, n, r, &part.ranks),
-            dy,
-            Matrix::new(&values(&b)[part.b.clone()], width).transposed(),
-            Into::Overwrite,
-        );
-        matmul(
-            MatrixMut::new(&mut d_b[part.b], width),
-            columns(values(u), n, r, &part.ranks).transposed(),
-            dy,
-            Into::Overwrite,
-        );
-    }
-    for value in &mut v {
-        *value *= plan.scale;
-    }
-    let mut d_a = vec![0.0; d * r];
-    matmul(
-        MatrixMut::new(&mut d_a, r),
-        Matrix::new(values(&x), d).transposed(),
-        Matrix::new(&v, r),
-        Into::Overwrite,
-    );
-    let d_x = wants_x.then(|| {
-        let mut d_x = times_weight(&gradient, weight);
-        matmul(
-            MatrixMut::new(&mut d_x, d),
-            Matrix::new(&v, r),
-            Matrix::new(values(&a), r).transposed(),
-            Into::Add,
-        );
-        tensor(d_x, [n, d])
-    });
-    let n_b = d_b.len();
-    (d_x, tensor(d_a, [d, r]), tensor(d_b, [n_b]))
-}
-
-fn columns<'a>(values: &'a [f32], rows: usize, width: usize, of: &Range<usize>) -> Matrix<'a> {
-    Matrix::strided(&values[of.start..], [rows, of.len()], width)
-}
-
-fn columns_mut<'a>(
-    values: &'a mut [f32],
-    rows: usize,
-    width: usize,
-    of: &Range<usize>,
-) -> MatrixMut<'a> {
-    MatrixMut::strided(&mut values[of.start..], [rows, of.len()], width)
-}
-
 /// What the backward pass needs of the forward one.
 #[derive(Debug, Clone)]
 pub(crate) struct LoraState<T> {
-    x: T,
+    source: Source<T>,
     weight: T,
     a: T,
     b: T,
+    /// `scale · x·A`
     u: T,
     plan: Arc<LoraPlan>,
-}
-
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 3> for Differentiated {
-    type State = LoraState<FloatTensor<B>>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [x, a, b] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        // Nothing below the first adapter learns, so nothing there is asked for.
-        let (d_x, d_a, d_b) = B::lora_linear_backward(ops.state, gradient, x.is_some());
-        for (parent, gradient) in [(x, d_x), (a, Some(d_a)), (b, Some(d_b))] {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    weight: FloatTensor<Autodiff<B, C>>,
-    a: FloatTensor<Autodiff<B, C>>,
-    b: FloatTensor<Autodiff<B, C>>,
-    plan: Arc<LoraPlan>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let weight = weight.into_primitive();
-    let (x, x_node) = x.into_parts();
-    let (a, a_node) = a.into_parts();
-    let (b, b_node) = b.into_parts();
-    match Differentiated
-        .prepare::<C>([x_node, a_node, b_node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => {
-            let (y, u) = B::lora_linear_forward(&x, &weight, &a, &b, &plan);
-            let state = LoraState {
-                x,
-                weight,
-                a,
-                b,
-                u,
-                plan,
-            };
-            op.finish(state, y)
-        }
-        OpsKind::UnTracked(op) => op.finish(B::lora_linear(x, weight, a, b, plan)),
-    }
 }
 
 #[cfg(test)]
@@ -319,20 +198,25 @@ mod tests {
                 .iter()
                 .map(|part| part.rank * part.columns.len())
                 .sum();
-            let inputs = [
-                random::<2>("x", [n, d]),
-                random("a", [d, r]),
-                random_line("b", n_b),
+            let norm = random::<1>("norm", [d]).autodiff();
+            let sources: [(usize, &dyn Fn(Tensor<2>) -> Input); 3] = [
+                (d, &Source::Given),
+                (d, &|x| {
+                    let weight = norm.clone();
+                    let epsilon = 1e-5;
+                    Source::Normed { x, weight, epsilon }
+                }),
+                (2 * d, &Source::Gated),
             ];
-            let line = |b: Tensor<2>| {
-                let n = b.dims()[1];
-                b.reshape([n])
-            };
-            agree(
-                inputs,
-                |[x, a, b]| lora_linear(x, &weight, a, line(b), plan.clone()),
-                |[x, a, b]| super::plain(x, &weight, a, &line(b), &plan),
-            );
+            for (width, input) in sources {
+                let x = random::<2>("x", [n, width]);
+                let line = |b: Tensor<2>| b.flatten::<1>(0, 1);
+                agree(
+                    [x, random("a", [d, r]), random_line("b", n_b)],
+                    |[x, a, b]| lora_linear(input(x), &weight, a, line(b), plan.clone()),
+                    |[x, a, b]| plain(input(x), &weight, a, &line(b), &plan),
+                );
+            }
         }
     }
 }

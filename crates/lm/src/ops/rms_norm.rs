@@ -7,10 +7,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use super::cpu::vector::{dot, vectorized};
-use super::cpu::{rows_per_task, tensor, values};
+use super::cpu::{rows, tensor, values};
 use super::{FusedGradients, FusedOps, is_fused};
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension.
@@ -40,11 +39,11 @@ fn plain<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tens
 pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let (from, w) = (values(&x), values(&weight));
-    let chunk = rows_per_task(w.len()) * w.len();
-    let mut out = vec![0.0; from.len()];
-    out.par_chunks_mut(chunk)
-        .zip(from.par_chunks(chunk))
-        .for_each(|(out, x)| forward_rows(x, w, epsilon, out));
+    let width = w.len();
+    let out = rows(from.len() / width, width, |rows, out| {
+        let x = &from[rows.start * width..rows.end * width];
+        forward_rows(x, w, epsilon, out);
+    });
     like(&x, out)
 }
 
@@ -60,11 +59,11 @@ pub(super) fn backward(
         gradient.to_contiguous(),
     );
     let (from, w, dy) = (values(&x), values(&weight), values(&gradient));
-    let chunk = rows_per_task(w.len()) * w.len();
-    let mut out = vec![0.0; from.len()];
-    out.par_chunks_mut(chunk)
-        .zip(from.par_chunks(chunk).zip(dy.par_chunks(chunk)))
-        .for_each(|(out, (x, dy))| backward_rows(x, w, epsilon, dy, out));
+    let width = w.len();
+    let out = rows(from.len() / width, width, |rows, out| {
+        let part = rows.start * width..rows.end * width;
+        backward_rows(&from[part.clone()], w, epsilon, &dy[part], out);
+    });
     like(&x, out)
 }
 

@@ -9,10 +9,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
 use burn::tensor::{Tensor, activation};
-use rayon::prelude::*;
 
 use super::cpu::vector::{exp, vectorized};
-use super::cpu::{dims, rows_per_task, tensor, values};
+use super::cpu::{dims, rows, tensor, values};
 use super::{FusedGradients, FusedOps, is_fused};
 
 /// `silu(gate) · up`, the two side by side in one tensor as one product gives them.
@@ -37,29 +36,25 @@ fn plain(gate_up: Tensor<2>) -> Tensor<2> {
 
 pub(super) fn forward(gate_up: &FlexTensor) -> FlexTensor {
     let gate_up = gate_up.to_contiguous();
-    let [rows, both] = dims(&gate_up);
+    let [n, both] = dims(&gate_up);
     let width = both / 2;
-    let n_rows = rows_per_task(both);
-    let mut out = vec![0.0; rows * width];
-    out.par_chunks_mut(n_rows * width)
-        .zip(values(&gate_up).par_chunks(n_rows * both))
-        .for_each(|(out, gate_up)| forward_rows(gate_up, width, out));
-    tensor(out, [rows, width])
+    let from = values(&gate_up);
+    let out = rows(n, width, |rows, out| {
+        forward_rows(&from[rows.start * both..rows.end * both], width, out);
+    });
+    tensor(out, [n, width])
 }
 
 pub(super) fn backward(gate_up: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let (gate_up, gradient) = (gate_up.to_contiguous(), gradient.to_contiguous());
-    let [rows, both] = dims(&gate_up);
+    let [n, both] = dims(&gate_up);
     let width = both / 2;
-    let n_rows = rows_per_task(both);
-    let mut out = vec![0.0; rows * both];
-    let inputs = values(&gate_up)
-        .par_chunks(n_rows * both)
-        .zip(values(&gradient).par_chunks(n_rows * width));
-    out.par_chunks_mut(n_rows * both)
-        .zip(inputs)
-        .for_each(|(out, (gate_up, dy))| backward_rows(gate_up, width, dy, out));
-    tensor(out, [rows, both])
+    let (from, dy) = (values(&gate_up), values(&gradient));
+    let out = rows(n, both, |rows, out| {
+        let dy = &dy[rows.start * width..rows.end * width];
+        backward_rows(&from[rows.start * both..rows.end * both], width, dy, out);
+    });
+    tensor(out, [n, both])
 }
 
 vectorized! {

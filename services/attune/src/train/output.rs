@@ -1,5 +1,6 @@
 //! What `attune train` leaves in its output folder besides the adapter.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::TrainingConfig;
+use lm::profile::Profile;
 use serde::Serialize;
 use serde_json::Value;
 use training::{StepReport, Trained};
@@ -28,6 +30,8 @@ pub(super) struct Summary {
     valid_loss: Option<f64>,
     truncated_rows: u64,
     steps: u64,
+    /// Where the steps' time went, by [`lm::profile::Part`]; the rest is bookkeeping, data and evaluation.
+    seconds_by_part: BTreeMap<&'static str, f64>,
     config: TrainingConfig,
 }
 
@@ -83,9 +87,17 @@ impl Summary {
             valid_loss: trained.valid.map(|valid| valid.loss),
             truncated_rows,
             steps: trained.steps,
+            seconds_by_part: seconds_by_part(&trained.profile),
             config,
         }
     }
+}
+
+fn seconds_by_part(profile: &Profile) -> BTreeMap<&'static str, f64> {
+    let parts = profile.parts();
+    parts
+        .map(|(part, time)| (part.name(), time.as_secs_f64()))
+        .collect()
 }
 
 fn lines_up_to(path: &Path, last_step: u64) -> anyhow::Result<String> {

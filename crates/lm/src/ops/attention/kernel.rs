@@ -4,9 +4,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::attention::{Heads, RaggedAttention};
-use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul_here};
+use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::vector::{dot, exp, max, sum, vectorized};
-use crate::ops::cpu::{tensor, values};
+use crate::ops::cpu::{rows, tensor, values};
 use crate::rope::Rotation;
 
 /// Queries whose scores exist at once.
@@ -29,20 +29,18 @@ pub(in crate::ops) fn forward(qkv: &FlexTensor, plan: &RaggedAttention) -> FlexT
         .par_iter()
         .map(|task| Head::gather(qkv, plan, *task).forward())
         .collect();
-    let (n, width) = (plan.n_tokens(), heads.n_heads() * heads.head_dim);
-    let mut out = vec![0.0; n * width];
     let group_width = heads.group * heads.head_dim;
-    for (task, part) in tasks.iter().zip(&parts) {
-        scatter(
-            &mut out,
-            width,
-            task.start,
-            task.kv_head * group_width,
-            part,
-            group_width,
-        );
-    }
-    tensor(out, [n, width])
+    let width = heads.n_kv * group_width;
+    let places = places(plan);
+    let out = rows(places.len(), width, |rows, out| {
+        for (row, place) in out.chunks_exact_mut(width).zip(&places[rows]) {
+            let columns = row.chunks_exact_mut(group_width);
+            for (columns, part) in columns.zip(&parts[place.first_task..]) {
+                columns.copy_from_slice(&part[place.token * group_width..][..group_width]);
+            }
+        }
+    });
+    tensor(out, [places.len(), width])
 }
 
 pub(in crate::ops) fn backward(
@@ -57,19 +55,44 @@ pub(in crate::ops) fn backward(
         .par_iter()
         .map(|task| Head::gather(qkv, plan, *task).backward(gradient))
         .collect();
-    let (n, width) = (plan.n_tokens(), heads.width());
-    let mut out = vec![0.0; n * width];
     let (group_width, head_dim) = (heads.group * heads.head_dim, heads.head_dim);
-    for (task, part) in tasks.iter().zip(&parts) {
-        let columns = heads.columns(task.kv_head);
-        let mut put = |column, part: &[f32], part_width| {
-            scatter(&mut out, width, task.start, column, part, part_width);
-        };
-        put(columns.q, &part.q, group_width);
-        put(columns.k, &part.k, head_dim);
-        put(columns.v, &part.v, head_dim);
-    }
-    tensor(out, [n, width])
+    let (width, places) = (heads.width(), places(plan));
+    let out = rows(places.len(), width, |rows, out| {
+        for (row, place) in out.chunks_exact_mut(width).zip(&places[rows]) {
+            let parts = &parts[place.first_task..][..heads.n_kv];
+            for (kv_head, part) in parts.iter().enumerate() {
+                let columns = heads.columns(kv_head);
+                let mut put = |column, part: &[f32], width| {
+                    row[column..][..width].copy_from_slice(&part[place.token * width..][..width]);
+                };
+                put(columns.q, &part.q, group_width);
+                put(columns.k, &part.k, head_dim);
+                put(columns.v, &part.v, head_dim);
+            }
+        }
+    });
+    tensor(out, [places.len(), width])
+}
+
+/// Where a token's results are.
+struct Place {
+    /// The first task of its segment; those of its other heads follow.
+    first_task: usize,
+    /// The token within the segment.
+    token: usize,
+}
+
+fn places(plan: &RaggedAttention) -> Vec<Place> {
+    let n_kv = plan.heads().n_kv;
+    let segments = plan.segments().enumerate();
+    segments
+        .flat_map(|(segment, (_, len))| {
+            (0..len).map(move |token| Place {
+                first_task: segment * n_kv,
+                token,
+            })
+        })
+        .collect()
 }
 
 fn tasks(plan: &RaggedAttention) -> Vec<Task> {
@@ -81,21 +104,6 @@ fn tasks(plan: &RaggedAttention) -> Vec<Task> {
         })
     };
     plan.segments().flat_map(of_segment).collect()
-}
-
-/// Writes rows of `part_width` numbers into columns of the rows of `out` from `start` on.
-fn scatter(
-    out: &mut [f32],
-    width: usize,
-    start: usize,
-    column: usize,
-    part: &[f32],
-    part_width: usize,
-) {
-    let rows = out[start * width..].chunks_exact_mut(width);
-    for (row, part) in rows.zip(part.chunks_exact(part_width)) {
-        row[column..column + part_width].copy_from_slice(part);
-    }
 }
 
 /// A task's inputs, gathered and rotated.
@@ -177,7 +185,7 @@ impl<'a> Head<'a> {
         let e = self.heads.head_dim;
         out.clear();
         out.resize(block.len * block.n_keys, 0.0);
-        matmul_here(
+        matmul(
             MatrixMut::new(out, block.n_keys),
             Matrix::new(&q[block.first * e..][..block.len * e], e),
             Matrix::new(&self.k[block.first_key * e..][..block.n_keys * e], e).transposed(),
@@ -207,7 +215,7 @@ impl<'a> Head<'a> {
         for (head, q) in self.q.iter().enumerate() {
             for block in self.blocks() {
                 self.weights(q, &block, &mut weights);
-                matmul_here(
+                matmul(
                     MatrixMut::strided(
                         &mut out[block.first * width + head * e..],
                         [block.len, e],
@@ -239,13 +247,13 @@ impl<'a> Head<'a> {
                 self.weights(q, &block, &mut weights);
                 d_weights.clear();
                 d_weights.resize(weights.len(), 0.0);
-                matmul_here(
+                matmul(
                     MatrixMut::new(&mut d_weights, block.n_keys),
                     d_out,
                     Matrix::new(&self.v[keys.clone()], e).transposed(),
                     Into::Overwrite,
                 );
-                matmul_here(
+                matmul(
                     MatrixMut::new(&mut d_v[keys.clone()], e),
                     Matrix::new(&weights, block.n_keys).transposed(),
                     d_out,
@@ -253,13 +261,13 @@ impl<'a> Head<'a> {
                 );
                 softmax_backward(&weights, block.n_keys, self.scale, &mut d_weights);
                 let d_scores = Matrix::new(&d_weights, block.n_keys);
-                matmul_here(
+                matmul(
                     MatrixMut::new(&mut d_head[block.first * e..][..block.len * e], e),
                     d_scores,
                     Matrix::new(&self.k[keys.clone()], e),
                     Into::Overwrite,
                 );
-                matmul_here(
+                matmul(
                     MatrixMut::new(&mut d_k[keys], e),
                     d_scores.transposed(),
                     Matrix::new(&q[block.first * e..][..block.len * e], e),
@@ -267,7 +275,9 @@ impl<'a> Head<'a> {
                 );
             }
             turn(&mut d_head, e, self.plan.rotation(), -1.0);
-            scatter(&mut d_q, width, 0, head * e, &d_head, e);
+            for (row, part) in d_q.chunks_exact_mut(width).zip(d_head.chunks_exact(e)) {
+                row[head * e..][..e].copy_from_slice(part);
+            }
         }
         turn(&mut d_k, e, self.plan.rotation(), -1.0);
         HeadGradients {

@@ -19,10 +19,14 @@ use super::vector::vectorized;
 
 /// Columns of a panel.
 const PANEL: usize = 32;
+/// Panels that a task packs before it goes through the rows, which it then reads once for all of them.
+const GROUP: usize = 3;
 /// Rows of the result that a kernel makes at a time.
 const TILE_ROWS: usize = 32;
 /// Summands that a kernel takes at a time.
 const STEP: usize = 32;
+/// Rows, columns and pairs of summands of a hardware tile.
+const HALF: usize = 16;
 
 /// The instructions that multiply bfloat16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +92,7 @@ pub(super) fn times(y: &[f32], k: usize, weight: &[bf16], kernel: Kernel) -> Vec
     })
 }
 
-/// `pack` fills a panel: for each pair of summands, [`PANEL`] columns of two numbers. It comes filled with zeros.
+/// `pack` fills a panel, which comes filled with zeros where it does not reach, at [`packed_place`]s.
 fn product(
     a: &[f32],
     k: usize,
@@ -99,81 +103,129 @@ fn product(
     let m = a.len() / k;
     let k_padded = k.next_multiple_of(STEP);
     let narrow = narrow(a, k, k_padded, m.next_multiple_of(TILE_ROWS));
-    let mut out = vec![0.0; m * n];
-    let columns = Columns(out.as_mut_ptr());
-    (0..n.div_ceil(PANEL)).into_par_iter().for_each_init(
-        || vec![bf16::ZERO; k_padded * PANEL],
-        |packed, panel| {
-            if k < k_padded || (panel + 1) * PANEL > n {
-                packed.fill(bf16::ZERO);
-            }
-            pack(panel, packed);
-            let first = panel * PANEL;
-            let width = PANEL.min(n - first);
-            for row in (0..m).step_by(TILE_ROWS) {
-                let height = TILE_ROWS.min(m - row);
-                let mut tile = [0.0; TILE_ROWS * PANEL];
-                let a = &narrow[row * k_padded..][..TILE_ROWS * k_padded];
-                multiply(kernel, a, packed, k_padded, &mut tile);
-                columns.write(&tile, row * n + first, height, width, n);
-            }
-        },
-    );
+    let mut out = Vec::with_capacity(m * n);
+    let result = Columns {
+        first: out.as_mut_ptr(),
+        m,
+        n,
+    };
+    (0..n.div_ceil(PANEL * GROUP))
+        .into_par_iter()
+        .for_each_init(
+            || vec![bf16::ZERO; k_padded * PANEL * GROUP],
+            |packed, group| {
+                let panels = group * GROUP..((group + 1) * GROUP).min(n.div_ceil(PANEL));
+                let packed = packed.chunks_exact_mut(k_padded * PANEL);
+                let packed: Vec<_> = panels
+                    .zip(packed)
+                    .map(|(panel, packed)| {
+                        if k < k_padded || (panel + 1) * PANEL > n {
+                            packed.fill(bf16::ZERO);
+                        }
+                        pack(panel, packed);
+                        (panel, &*packed)
+                    })
+                    .collect();
+                for (row, a) in narrow.chunks_exact(TILE_ROWS * k_padded).enumerate() {
+                    for (panel, packed) in &packed {
+                        result.tile(kernel, a, packed, k_padded, [row, *panel]);
+                    }
+                }
+            },
+        );
+    #[expect(unsafe_code, reason = "the tiles cover the result")]
+    // SAFETY: there is room for m·n numbers, and every one of them lies in one tile, which wrote it.
+    unsafe {
+        out.set_len(m * n);
+    }
     out
 }
 
-/// The start of a result whose columns several tasks write, each its own.
+/// A result whose columns several tasks write, each its own.
 #[derive(Clone, Copy)]
-struct Columns(*mut f32);
+struct Columns {
+    first: *mut f32,
+    m: usize,
+    n: usize,
+}
 
 #[expect(unsafe_code, reason = "tasks write disjoint columns of one buffer")]
 // SAFETY: `product` hands each panel, and with it each column, to one task.
 unsafe impl Sync for Columns {}
 
 impl Columns {
-    /// Writes the tile's first `height` rows and `width` columns from index `start` on, rows `n` apart.
-    fn write(self, tile: &[f32], start: usize, height: usize, width: usize, n: usize) {
-        for (row, values) in tile.chunks_exact(PANEL).take(height).enumerate() {
-            #[expect(unsafe_code, reason = "a slice would overlap other tasks' columns")]
-            // SAFETY: `product` cuts height and width at the buffer's edges, and no other task has these columns.
-            unsafe {
-                let target = self.0.add(start + row * n);
+    /// Multiplies `[TILE_ROWS, k]` with a panel and writes what of it lies within the result.
+    fn tile(self, kernel: Kernel, a: &[bf16], panel: &[bf16], k: usize, [row, column]: [usize; 2]) {
+        let (row, column) = (row * TILE_ROWS, column * PANEL);
+        let (height, width) = (TILE_ROWS.min(self.m - row), PANEL.min(self.n - column));
+        #[expect(unsafe_code, reason = "a slice would overlap other tasks' columns")]
+        // SAFETY: row and column are in the result, of which height and width stay within; no other task has these
+        // columns. A tile that is not whole goes through a buffer of its own.
+        unsafe {
+            let target = self.first.add(row * self.n + column);
+            if height == TILE_ROWS && width == PANEL {
+                multiply(kernel, a, panel, k, target, self.n);
+                return;
+            }
+            let mut tile = [0.0; TILE_ROWS * PANEL];
+            multiply(kernel, a, panel, k, tile.as_mut_ptr(), PANEL);
+            for (row, values) in tile.chunks_exact(PANEL).take(height).enumerate() {
+                let target = target.add(row * self.n);
                 std::ptr::copy_nonoverlapping(values.as_ptr(), target, width);
             }
         }
     }
 }
 
-/// A tile of the result: `[TILE_ROWS, k]` times a panel.
-fn multiply(kernel: Kernel, a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
+/// Writes the product of `[TILE_ROWS, k]` and a panel to `out`, rows `stride` apart.
+///
+/// # Safety
+/// `out` may be written at [`PANEL`] numbers of [`TILE_ROWS`] rows.
+#[expect(unsafe_code, reason = "the result is strided and shared")]
+unsafe fn multiply(
+    kernel: Kernel,
+    a: &[bf16],
+    panel: &[bf16],
+    k: usize,
+    out: *mut f32,
+    stride: usize,
+) {
     assert!(a.len() == TILE_ROWS * k && panel.len() == PANEL * k && k.is_multiple_of(STEP));
-    assert_eq!(tile.len(), TILE_ROWS * PANEL);
     #[cfg(target_arch = "x86_64")]
-    match kernel {
-        Kernel::Amx => amx::multiply(a, panel, k, tile),
-        Kernel::Avx512Bf16 => avx512::multiply(a, panel, k, tile),
-        Kernel::Widen => unreachable!("widened products have no tiles"),
+    // SAFETY: the caller vouches for `out`; the lengths were checked.
+    unsafe {
+        match kernel {
+            Kernel::Amx => amx::multiply(a, panel, k, out, stride),
+            Kernel::Avx512Bf16 => avx512::multiply(a, panel, k, out, stride),
+            Kernel::Widen => unreachable!("widened products have no tiles"),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{kernel:?} has no tiles");
+    unreachable!("{kernel:?} has no tiles, not even at {out:?} and {stride}");
 }
 
 /// `a` in bfloat16, rounded to nearest even, with zeros up to `k_padded` columns and `m_padded` rows.
+///
+/// # Shapes
+/// `[m_padded / 16, k_padded / 32, 16, 32]`: a kernel reads a tile of 16 rows and 32 summands in one go.
 fn narrow(a: &[f32], k: usize, k_padded: usize, m_padded: usize) -> Vec<bf16> {
     let mut out = vec![bf16::ZERO; m_padded * k_padded];
-    out.par_chunks_mut(k_padded)
-        .zip(a.par_chunks(k))
-        .with_min_len(16)
-        .for_each(|(out, row)| narrow_row(row, &mut out[..k]));
+    out.par_chunks_mut(HALF * k_padded)
+        .zip(a.par_chunks(HALF * k))
+        .for_each(|(out, rows)| narrow_rows(rows, k, out));
     out
 }
 
 vectorized! {
-    fn narrow_row(row: &[f32], out: &mut [bf16]) {
-        for (out, value) in out.iter_mut().zip(row) {
-            let bits = value.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-            *out = bf16::from_bits(rounded as u16);
+    fn narrow_rows(rows: &[f32], k: usize, out: &mut [bf16]) {
+        for (index, row) in rows.chunks_exact(k).enumerate() {
+            for (from, tile) in row.chunks(STEP).zip(out.chunks_exact_mut(HALF * STEP)) {
+                for (out, value) in tile[index * STEP..].iter_mut().zip(from) {
+                    let bits = value.to_bits();
+                    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+                    *out = bf16::from_bits(rounded as u16);
+                }
+            }
         }
     }
 
@@ -187,18 +239,21 @@ vectorized! {
     fn pack_columns(weight: &[bf16], n: usize, panel: usize, packed: &mut [bf16]) {
         let first = panel * PANEL;
         let width = PANEL.min(n - first);
-        let pairs = weight.chunks(2 * n).zip(packed.chunks_exact_mut(2 * PANEL));
-        for (rows, packed) in pairs {
-            let even = &rows[first..][..width];
-            if rows.len() == 2 * n {
-                let odd = &rows[n + first..][..width];
-                for ((pair, even), odd) in packed.chunks_exact_mut(2).zip(even).zip(odd) {
-                    pair[0] = *even;
-                    pair[1] = *odd;
-                }
-            } else {
-                for (pair, even) in packed.chunks_exact_mut(2).zip(even) {
-                    pair[0] = *even;
+        for (pair, rows) in weight.chunks(2 * n).enumerate() {
+            let (even, odd) = rows.split_at(n);
+            for half in 0..width.div_ceil(HALF) {
+                let columns = first + half * HALF..(first + (half + 1) * HALF).min(first + width);
+                let packed = packed[packed_place(pair, half)..][..STEP].chunks_exact_mut(2);
+                if odd.is_empty() {
+                    for (place, even) in packed.zip(&even[columns]) {
+                        place[0] = *even;
+                    }
+                } else {
+                    let both = even[columns.clone()].iter().zip(&odd[columns]);
+                    for (place, (even, odd)) in packed.zip(both) {
+                        place[0] = *even;
+                        place[1] = *odd;
+                    }
                 }
             }
         }
@@ -206,25 +261,28 @@ vectorized! {
 
     /// Rows `panel` of a matrix with `k` columns, as the columns of its transpose.
     fn pack_rows(weight: &[bf16], k: usize, panel: usize, packed: &mut [bf16]) {
-        const BLOCK: usize = 32;
         let rows = &weight[panel * PANEL * k..];
         let n_rows = (rows.len() / k).min(PANEL);
-        // By blocks of columns, so that what is written stays in the cache until the last row has passed.
-        for first in (0..k).step_by(BLOCK) {
-            let last = (first + BLOCK).min(k);
+        // By steps, so that what is written stays in the cache until the last row has passed.
+        for first in (0..k).step_by(STEP) {
+            let last = (first + STEP).min(k);
             for column in 0..n_rows {
-                let row = &rows[column * k..][..k];
-                let pairs = packed[first * PANEL..].chunks_exact_mut(2 * PANEL);
-                for (pair, packed) in row[first..last].chunks(2).zip(pairs) {
-                    let place = &mut packed[2 * column..2 * column + 2];
-                    place[0] = pair[0];
-                    if let Some(odd) = pair.get(1) {
-                        place[1] = *odd;
-                    }
+                let tile = packed_place(first / 2, column / HALF) + 2 * (column % HALF);
+                let row = &rows[column * k..][first..last];
+                let places = packed[tile..].chunks_mut(STEP);
+                for (pair, place) in row.chunks(2).zip(places) {
+                    place[..pair.len()].copy_from_slice(pair);
                 }
             }
         }
     }
+}
+
+/// Where a pair of summands of half a panel's columns begins: `[k / 32, 2, 16, 16, 2]`.
+#[inline(always)]
+fn packed_place(pair: usize, half: usize) -> usize {
+    let (step, pair) = (pair / HALF, pair % HALF);
+    ((step * 2 + half) * HALF + pair) * STEP
 }
 
 /// Rows of W that are widened at a time.
@@ -348,8 +406,8 @@ mod tests {
             1e-30,
             f32::INFINITY,
         ];
-        let mut found = [bf16::ZERO; 6];
-        narrow_row(&numbers, &mut found);
-        assert_eq!(found, numbers.map(bf16::from_f32));
+        let found = narrow(&numbers, 6, STEP, HALF);
+        assert_eq!(found[..6], numbers.map(bf16::from_f32));
+        assert!(found[6..].iter().all(|value| *value == bf16::ZERO));
     }
 }

@@ -105,7 +105,38 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Where a product goes, and who computes it.
+/// `a·b` on all threads, row after row.
+pub(in crate::ops) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let layout = Layout {
+        rows: a.layout.rows,
+        columns: b.layout.columns,
+        row_stride: b.layout.columns,
+        column_stride: 1,
+    };
+    let n = layout.rows * layout.columns;
+    let mut out = Vec::with_capacity(n);
+    if a.layout.columns == 0 {
+        out.resize(n, 0.0);
+        return out;
+    }
+    #[expect(unsafe_code, reason = "the kernel writes what was not initialised")]
+    // SAFETY: the vector has room for n numbers, which lie as `layout` says and are not read before they are written:
+    // with `Into::Overwrite` the kernel writes every one of them.
+    unsafe {
+        gemm_to(
+            out.as_mut_ptr(),
+            layout,
+            a,
+            b,
+            Into::Overwrite,
+            Parallelism::Rayon(0),
+        );
+        out.set_len(n);
+    }
+    out
+}
+
+/// Whether a product replaces what was there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::ops) enum Into {
     /// Over what was there.
@@ -114,18 +145,23 @@ pub(in crate::ops) enum Into {
     Add,
 }
 
-/// `out = a·b` or `out += a·b` on all threads.
+/// `out = a·b` or `out += a·b` on this thread alone: for callers that are one of many tasks.
 pub(in crate::ops) fn matmul(out: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, into: Into) {
-    product(out, a, b, into, Parallelism::Rayon(0));
+    let MatrixMut { values, layout } = out;
+    #[expect(unsafe_code, reason = "the kernel takes a pointer")]
+    // SAFETY: the result lies within its slice, which its constructor asserted, and is borrowed mutably.
+    unsafe {
+        gemm_to(values.as_mut_ptr(), layout, a, b, into, Parallelism::None);
+    }
 }
 
-/// As [`matmul`], on this thread alone: for callers that are one of many tasks.
-pub(in crate::ops) fn matmul_here(out: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, into: Into) {
-    product(out, a, b, into, Parallelism::None);
-}
-
-fn product(
-    MatrixMut { values, layout }: MatrixMut<'_>,
+/// # Safety
+/// `out` may be written wherever `layout` reaches, by nobody else meanwhile, and its rows do not overlap. It is read only
+/// with [`Into::Add`].
+#[expect(unsafe_code, reason = "the kernel takes pointers")]
+unsafe fn gemm_to(
+    out: *mut f32,
+    layout: Layout,
     a: Matrix<'_>,
     b: Matrix<'_>,
     into: Into,
@@ -138,15 +174,13 @@ fn product(
         "the matrices fit"
     );
     let stride = |stride: usize| stride.cast_signed();
-    #[expect(unsafe_code, reason = "the kernel takes pointers")]
-    // SAFETY: every matrix lies within its slice, which its constructor asserted; the result is borrowed mutably, so it
-    // overlaps neither input; its rows do not overlap each other.
+    // SAFETY: the factors lie within their slices, which their constructors asserted; for the result the caller vouches.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            values.as_mut_ptr(),
+            out,
             stride(layout.column_stride),
             stride(layout.row_stride),
             into == Into::Add,

@@ -5,8 +5,9 @@ use burn::tensor::DType;
 use half::bf16;
 
 use super::bf16::{self as narrow, Kernel};
-use super::matmul::{Into, Matrix, MatrixMut, matmul};
+use super::matmul::{Matrix, product};
 use super::{dims, values};
+use crate::profile::{Part, measure};
 
 /// `x·Wᵀ` and the number of its columns.
 ///
@@ -16,19 +17,16 @@ pub(in crate::ops) fn times_weight_transposed(
     x: &FlexTensor,
     weight: &FlexTensor,
 ) -> (Vec<f32>, usize) {
-    let ([n, d], [o, _]) = (dims(x), dims(weight));
-    if weight.dtype() == DType::BF16 {
-        let y = narrow::times_transposed(values(x), d, narrow_values(weight), Kernel::detect());
-        return (y, o);
-    }
-    let mut y = vec![0.0; n * o];
-    matmul(
-        MatrixMut::new(&mut y, o),
-        Matrix::new(values(x), d),
-        Matrix::new(values(weight), d).transposed(),
-        Into::Overwrite,
-    );
-    (y, o)
+    let ([_, d], [o, _]) = (dims(x), dims(weight));
+    measure(Part::Matmul, || {
+        if weight.dtype() == DType::BF16 {
+            let weight = narrow_values(weight);
+            let y = narrow::times_transposed(values(x), d, weight, Kernel::detect());
+            return (y, o);
+        }
+        let weight = Matrix::new(values(weight), d).transposed();
+        (product(Matrix::new(values(x), d), weight), o)
+    })
 }
 
 /// `y·W`: the gradient of `x·Wᵀ` with respect to x.
@@ -36,18 +34,13 @@ pub(in crate::ops) fn times_weight_transposed(
 /// # Shapes
 /// `y`: `[n, o]`, contiguous; `weight`: `[o, d]`, f32 or bf16; returns `[n, d]`.
 pub(in crate::ops) fn times_weight(y: &FlexTensor, weight: &FlexTensor) -> Vec<f32> {
-    let ([n, o], [_, d]) = (dims(y), dims(weight));
-    if weight.dtype() == DType::BF16 {
-        return narrow::times(values(y), o, narrow_values(weight), Kernel::detect());
-    }
-    let mut x = vec![0.0; n * d];
-    matmul(
-        MatrixMut::new(&mut x, d),
-        Matrix::new(values(y), o),
-        Matrix::new(values(weight), d),
-        Into::Overwrite,
-    );
-    x
+    let ([_, o], [_, d]) = (dims(y), dims(weight));
+    measure(Part::Matmul, || {
+        if weight.dtype() == DType::BF16 {
+            return narrow::times(values(y), o, narrow_values(weight), Kernel::detect());
+        }
+        product(Matrix::new(values(y), o), Matrix::new(values(weight), d))
+    })
 }
 
 fn narrow_values(weight: &FlexTensor) -> &[bf16] {

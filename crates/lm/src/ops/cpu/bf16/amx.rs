@@ -10,11 +10,10 @@ use std::sync::LazyLock;
 
 use half::bf16;
 
-use super::{PANEL, STEP};
+use super::{HALF, STEP};
 
 /// Bytes of a tile's row.
 const ROW_BYTES: u16 = 64;
-const TILE_ROWS: u8 = 16;
 
 /// Palette 1: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -37,7 +36,7 @@ static CONFIG: TileConfig = {
     let mut tile = 0;
     while tile < 8 {
         config.row_bytes[tile] = ROW_BYTES;
-        config.rows[tile] = TILE_ROWS;
+        config.rows[tile] = 16;
         tile += 1;
     }
     config
@@ -95,15 +94,15 @@ fn configure() {
 }
 
 /// As [`super::multiply`], which has checked the lengths: four tiles of sums, two of rows, two of columns.
-pub(super) fn multiply(a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn multiply(a: &[bf16], panel: &[bf16], k: usize, out: *mut f32, stride: usize) {
     configure();
-    let a_stride = k * size_of::<bf16>();
-    let half_of_rows = a_stride * usize::from(TILE_ROWS);
-    // A pair of summands takes PANEL columns of two numbers, which are two tiles side by side.
-    let panel_stride = 2 * PANEL * size_of::<bf16>();
-    let out_stride = PANEL * size_of::<f32>();
-    // SAFETY: `a` is [32, k], `panel` [k / 2, 32, 2] and `tile` [32, 32], and k is a multiple of 32, all checked by the
-    // caller: the loop reads k / STEP times 16 rows of 64 bytes at four places of them, the end writes four times 16
+    let half_of_rows = HALF * k * size_of::<bf16>();
+    let out_stride = stride * size_of::<f32>();
+    // SAFETY: `a` and `panel` are k / STEP times two tiles of 1 KiB, `a`'s two halves one behind the other, which the
+    // caller checked; it vouches for [32, 32] numbers at `out`. The loop reads those tiles, the end writes four times 16
     // rows of 64 bytes. The tiles were set up above.
     unsafe {
         asm!(
@@ -112,17 +111,17 @@ pub(super) fn multiply(a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm4, [{a} + {a_stride}]",
-            "tileloadd tmm6, [{b} + {b_stride}]",
-            "tileloadd tmm7, [{b} + {b_stride} + 64]",
+            "tileloadd tmm4, [{a} + {stride}]",
+            "tileloadd tmm6, [{b} + {stride}]",
+            "tileloadd tmm7, [{b} + {stride} + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a_low} + {a_stride}]",
+            "tileloadd tmm5, [{a_low} + {stride}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 64",
-            "add {a_low}, 64",
-            "add {b}, {b_step}",
+            "add {a}, 1024",
+            "add {a_low}, 1024",
+            "add {b}, 2048",
             "dec {n}",
             "jnz 2b",
             "tilestored [{c} + {c_stride}], tmm0",
@@ -132,12 +131,10 @@ pub(super) fn multiply(a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
             a = inout(reg) a.as_ptr() => _,
             a_low = inout(reg) a.as_ptr().byte_add(half_of_rows) => _,
             b = inout(reg) panel.as_ptr() => _,
-            c = in(reg) tile.as_mut_ptr(),
-            c_low = in(reg) tile.as_mut_ptr().byte_add(usize::from(TILE_ROWS) * out_stride),
+            c = in(reg) out,
+            c_low = in(reg) out.byte_add(HALF * out_stride),
             n = inout(reg) k / STEP => _,
-            a_stride = in(reg) a_stride,
-            b_stride = in(reg) panel_stride,
-            b_step = in(reg) panel_stride * usize::from(TILE_ROWS),
+            stride = in(reg) usize::from(ROW_BYTES),
             c_stride = in(reg) out_stride,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

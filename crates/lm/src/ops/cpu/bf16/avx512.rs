@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::{PANEL, TILE_ROWS};
+use super::{HALF, PANEL, STEP, TILE_ROWS};
 
 /// Rows whose sums are in registers at a time: two for each row, of 32.
 const ROWS: usize = 8;
@@ -21,50 +21,56 @@ pub(super) fn is_available() -> bool {
 }
 
 /// As [`super::multiply`], which has checked the lengths.
-pub(super) fn multiply(a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn multiply(a: &[bf16], panel: &[bf16], k: usize, out: *mut f32, stride: usize) {
     for first in (0..TILE_ROWS).step_by(ROWS) {
-        let a = &a[first * k..][..ROWS * k];
-        let tile = &mut tile[first * PANEL..][..ROWS * PANEL];
-        // SAFETY: this kernel is only chosen where its instructions were detected.
-        unsafe { multiply_rows(a, panel, k, tile) };
+        let half = first / HALF;
+        let a = &a[half * HALF * k..][..HALF * k];
+        // SAFETY: this kernel is only chosen where its instructions were detected; the caller vouches for the rows.
+        unsafe { multiply_rows(a, first % HALF, panel, out.add(first * stride), stride) };
     }
 }
 
 /// # Safety
-/// The CPU has AVX512F, AVX512BW and AVX512_BF16.
+/// The CPU has AVX512F, AVX512BW and AVX512_BF16; `out` may be written at [`PANEL`] numbers of [`ROWS`] rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn multiply_rows(a: &[bf16], panel: &[bf16], k: usize, tile: &mut [f32]) {
-    assert!(a.len() == ROWS * k && panel.len() == PANEL * k && tile.len() == ROWS * PANEL);
+unsafe fn multiply_rows(a: &[bf16], first: usize, panel: &[bf16], out: *mut f32, stride: usize) {
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    for pair in 0..k / 2 {
-        // SAFETY: a pair of summands takes 2·PANEL numbers of the panel, whose length was checked.
-        let columns: [__m512bh; 2] = unsafe {
-            let from = panel.as_ptr().add(pair * 2 * PANEL);
-            [
-                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())),
-                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(
-                    from.add(PANEL).cast(),
-                )),
-            ]
-        };
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: two numbers at an even place of a row of k, which is even. Both types are 512 bits.
-            let both: __m512bh = unsafe {
-                let from = a.as_ptr().add(row * k + 2 * pair);
-                let both = from.cast::<[u8; 4]>().read();
-                let both = _mm512_set1_epi32(i32::from_ne_bytes(both));
-                std::mem::transmute::<__m512i, __m512bh>(both)
-            };
-            sums[0] = _mm512_dpbf16_ps(sums[0], both, columns[0]);
-            sums[1] = _mm512_dpbf16_ps(sums[1], both, columns[1]);
+    let tiles = a.chunks_exact(HALF * STEP);
+    for (a, panel) in tiles.zip(panel.chunks_exact(PANEL * STEP)) {
+        let (left, right) = panel.split_at(HALF * STEP);
+        let pairs = left.chunks_exact(STEP).zip(right.chunks_exact(STEP));
+        for (pair, (left, right)) in pairs.enumerate() {
+            let columns = [load(left), load(right)];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let both = &a[(first + row) * STEP + 2 * pair..][..2];
+                let bits = u32::from(both[1].to_bits()) << 16 | u32::from(both[0].to_bits());
+                let both = _mm512_set1_epi32(bits.cast_signed());
+                // SAFETY: both types are 512 bits.
+                let both = unsafe { std::mem::transmute::<__m512i, __m512bh>(both) };
+                sums[0] = _mm512_dpbf16_ps(sums[0], both, columns[0]);
+                sums[1] = _mm512_dpbf16_ps(sums[1], both, columns[1]);
+            }
         }
     }
     for (row, sums) in sums.iter().enumerate() {
-        // SAFETY: a row of the tile takes PANEL numbers, whose length was checked.
+        // SAFETY: a row takes PANEL numbers, for which the caller vouches.
         unsafe {
-            let to = tile.as_mut_ptr().add(row * PANEL);
+            let to = out.add(row * stride);
             _mm512_storeu_ps(to, sums[0]);
             _mm512_storeu_ps(to.add(PANEL / 2), sums[1]);
         }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn load(numbers: &[bf16]) -> __m512bh {
+    assert_eq!(numbers.len(), STEP);
+    // SAFETY: 32 numbers of 16 bits were just counted; both types are 512 bits.
+    unsafe {
+        let bits = _mm512_loadu_si512(numbers.as_ptr().cast());
+        std::mem::transmute::<__m512i, __m512bh>(bits)
     }
 }
