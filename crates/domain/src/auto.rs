@@ -83,6 +83,7 @@ impl Hyperparameters {
             alpha: self
                 .lora_alpha
                 .unwrap_or_else(|| 2.0 * f64::from(u16::try_from(rank).expect("at most 256"))),
+            use_rslora: self.lora_use_rslora.unwrap_or(false),
             dropout: self.lora_dropout.unwrap_or(0.0),
             target_modules: self
                 .lora_target_modules

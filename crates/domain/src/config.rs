@@ -71,13 +71,16 @@ impl TargetModule {
     }
 }
 
-/// A low-rank adapter (Hu et al. 2021): `y = x·W + alpha/rank · (x·A)·B`.
+/// A low-rank adapter (Hu et al. 2021): `y = x·W + scale · (x·A)·B`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
     /// Columns of A, rows of B.
     pub rank: usize,
-    /// The adapter's output is scaled by `alpha / rank`.
+    /// The adapter's output is scaled by `alpha / rank`, or by `alpha / √rank` with `use_rslora`.
     pub alpha: f64,
+    /// Rank-stabilised scaling (Kalajdzievski 2023), under which high ranks learn as fast as low ones.
+    #[serde(default)]
+    pub use_rslora: bool,
     /// The share of the adapter's inputs that is zeroed while training.
     pub dropout: f64,
     /// The layers that carry an adapter, in the order of [`TargetModule::ALL`].
@@ -113,6 +116,7 @@ pub struct Hyperparameters {
     pub seed: Option<u64>,
     pub lora_rank: Option<u64>,
     pub lora_alpha: Option<f64>,
+    pub lora_use_rslora: Option<bool>,
     pub lora_dropout: Option<f64>,
     pub lora_target_modules: Option<Vec<TargetModule>>,
 }
@@ -140,7 +144,7 @@ const SETTINGS: [&str; 20] = [
     "lora",
 ];
 
-const LORA_SETTINGS: [&str; 4] = ["rank", "alpha", "dropout", "target_modules"];
+const LORA_SETTINGS: [&str; 5] = ["rank", "alpha", "use_rslora", "dropout", "target_modules"];
 
 const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
 
@@ -149,6 +153,10 @@ const SCHEDULES: [(&str, LrSchedule); 3] = [
     ("linear", LrSchedule::Linear),
     ("cosine", LrSchedule::Cosine),
 ];
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
 
 impl Hyperparameters {
     /// Reads `job.json`. `path` stands before every field in errors, for instance `attune`; it may be empty.
@@ -210,6 +218,17 @@ impl Hyperparameters {
         self.lora_alpha = fields.number("alpha", "above 0 and at most 4096", |n| {
             n > 0.0 && n <= 4096.0
         })?;
+        self.lora_use_rslora = fields.boolean("use_rslora")?;
+        if fields
+            .value("modules_to_save")
+            .is_some_and(|value| !is_empty(&value))
+        {
+            return Err(FieldError::new(
+                join(path, "modules_to_save"),
+                "is not supported: it would store whole copies of base matrices with every adapter; \
+                 leave it out and raise `rank`, or add to `target_modules`",
+            ));
+        }
         self.lora_dropout = fields.number("dropout", "at least 0 and below 1", |n| {
             (0.0..1.0).contains(&n)
         })?;
@@ -355,6 +374,10 @@ mod tests {
             (
                 json!({"lora": {"target_modules": []}}),
                 "attune.lora.target_modules",
+            ),
+            (
+                json!({"lora": {"modules_to_save": ["lm_head"]}}),
+                "attune.lora.modules_to_save",
             ),
             (json!({"lora": 3}), "attune.lora"),
             (json!({"lr_schedule": "step"}), "attune.lr_schedule"),

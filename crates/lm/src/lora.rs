@@ -83,6 +83,8 @@ impl Target {
 pub struct LoraConfig {
     pub rank: usize,
     pub alpha: f64,
+    /// Whether the factor is `alpha / √rank` (Kalajdzievski 2023) instead of `alpha / rank`.
+    pub use_rslora: bool,
     /// The probability with which an input of the adapter is dropped in training.
     pub dropout: f64,
     pub target_modules: Vec<Target>,
@@ -92,7 +94,8 @@ impl LoraConfig {
     /// The factor on the adapter's output.
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        let rank = self.rank as f64;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 }
 

@@ -61,6 +61,20 @@ pub struct Checkpoint {
     pub identity: Identity,
 }
 
+impl Checkpoint {
+    /// What its owner should know when this machine computes with other kernels than the one that wrote it.
+    pub fn other_kernels(&self, model: &CausalLm) -> Option<String> {
+        let (theirs, ours) = (&self.identity.kernels, model.kernels());
+        (*theirs != ours).then(|| {
+            format!(
+                "The checkpoint of step {} was computed with {theirs}, this machine uses {ours}: from here on losses may \
+                 differ from an uninterrupted run's by about one in ten thousand",
+                self.step
+            )
+        })
+    }
+}
+
 /// A checkpoint that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {

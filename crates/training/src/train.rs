@@ -366,7 +366,8 @@ fn begin(
 /// Whether a run with the settings `lora` can go on from `adapter`.
 pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
     let (found, wanted) = (adapter.config(), lora_config(lora));
-    found.rank == wanted.rank && found.target_modules == wanted.target_modules
+    let scaling = |config: &LoraConfig| (config.rank, config.use_rslora);
+    scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules
 }
 
 /// The settings' precision in the model's terms: what the base is to be loaded in.
@@ -391,6 +392,7 @@ pub fn lora_config(lora: &domain::config::LoraConfig) -> LoraConfig {
     LoraConfig {
         rank: lora.rank,
         alpha: lora.alpha,
+        use_rslora: lora.use_rslora,
         dropout: lora.dropout,
         target_modules: lora.target_modules.iter().map(target).collect(),
     }

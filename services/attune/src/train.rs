@@ -176,6 +176,9 @@ fn start(
             domain::failure::error_chain(&error)
         );
     }
+    if let Some(message) = found.as_ref().and_then(|found| found.other_kernels(model)) {
+        tracing::warn!("{message}");
+    }
     Ok(match found {
         Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
         None => Start::Fresh,

@@ -188,12 +188,20 @@ impl Attempt<'_> {
 
     /// Marks the job as running. Metrics, events and checkpoints beyond where it resumes are forgotten.
     async fn begin(&mut self, prepared: &Prepared) -> Result<(), Stop> {
-        let (step, message) = match &prepared.start {
-            Start::Resume(checkpoint) => (
-                checkpoint.step,
-                format!("Resumed from step {}", checkpoint.step),
-            ),
-            Start::Fresh | Start::From(_) => (0, "Fine-tuning job started".to_owned()),
+        let now = self.worker.clock.now();
+        let info = |message| NewEvent::message(EventLevel::Info, message, now);
+        let (step, said) = match &prepared.start {
+            Start::Resume(checkpoint) => {
+                let resumed = info(format!("Resumed from step {}", checkpoint.step));
+                let warning = checkpoint
+                    .other_kernels(&prepared.base.model)
+                    .map(|message| NewEvent::message(EventLevel::Warn, message, now));
+                (
+                    checkpoint.step,
+                    [resumed].into_iter().chain(warning).collect(),
+                )
+            }
+            Start::Fresh | Start::From(_) => (0, vec![info("Fine-tuning job started".to_owned())]),
         };
         let job = self
             .job
@@ -203,8 +211,7 @@ impl Attempt<'_> {
         let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
         lease::resume_from(&mut tx, &self.lease, step).await?;
         lease::save(&mut tx, &self.lease, &job).await?;
-        let event = NewEvent::message(EventLevel::Info, message, self.worker.clock.now());
-        events::report(&mut tx, &self.lease, &[event]).await?;
+        events::report(&mut tx, &self.lease, &said).await?;
         tx.commit().await?;
         self.job = job;
         Ok(())

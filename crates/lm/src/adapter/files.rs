@@ -152,7 +152,7 @@ fn config_document(config: &LoraConfig, base_name: &str) -> Value {
         "target_modules": modules,
         "task_type": "CAUSAL_LM",
         "use_dora": false,
-        "use_rslora": false,
+        "use_rslora": config.use_rslora,
     })
 }
 
@@ -230,7 +230,6 @@ impl ConfigDocument {
             ("fan_in_fan_out", self.fan_in_fan_out),
             ("lora_bias", self.lora_bias),
             ("use_dora", self.use_dora),
-            ("use_rslora", self.use_rslora),
             ("alpha_pattern", !is_empty(&self.alpha_pattern)),
             ("rank_pattern", !is_empty(&self.rank_pattern)),
             ("layer_replication", !is_empty(&self.layer_replication)),
@@ -243,6 +242,7 @@ impl ConfigDocument {
         Ok(LoraConfig {
             rank: self.r,
             alpha: self.lora_alpha,
+            use_rslora: self.use_rslora,
             dropout: self.lora_dropout,
             target_modules: targets(self.target_modules)?,
         })

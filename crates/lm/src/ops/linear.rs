@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_fused_operation_is_the_plain_one() {
-        for [n, d, o] in [[1, 16, 8], [33, 48, 40], [130, 64, 257]] {
+        for [n, d, o] in [[1, 16, 8], [33, 48, 40], [130, 64, 257], [200, 192, 576]] {
             let weight = random::<2>("weight", [o, d]).autodiff();
             agree(
                 [random("x", [n, d])],

@@ -168,7 +168,7 @@ pub(crate) struct LoraState<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, random, random_line};
+    use super::super::testing::{agree, agree_within, random, random_line};
     use super::*;
 
     fn plan(parts: &[(Range<usize>, usize)]) -> Arc<LoraPlan> {
@@ -190,6 +190,8 @@ mod tests {
             // Some matrices are not adapted: the first, one in the middle, the last.
             (17, 32, 64, plan(&[(8..24, 2), (40..56, 4)])),
             (1, 16, 16, plan(&[(0..16, 1)])),
+            // Large enough to be spread over threads.
+            (150, 192, 320, plan(&[(0..192, 8), (192..320, 8)])),
         ] {
             let weight = random::<2>("weight", [o, d]).autodiff();
             let r = plan.parts.iter().map(|part| part.rank).sum();
@@ -199,7 +201,7 @@ mod tests {
                 .map(|part| part.rank * part.columns.len())
                 .sum();
             let norm = random::<1>("norm", [d]).autodiff();
-            let sources: [(usize, &dyn Fn(Tensor<2>) -> Input); 3] = [
+            let sources: [(usize, &(dyn Fn(Tensor<2>) -> Input + Sync)); 3] = [
                 (d, &Source::Given),
                 (d, &|x| {
                     let weight = norm.clone();
@@ -217,6 +219,36 @@ mod tests {
                     |[x, a, b]| plain(input(x), &weight, a, &line(b), &plan),
                 );
             }
+        }
+    }
+
+    #[test]
+    fn with_a_narrow_base_it_is_the_plain_one_but_for_rounding() {
+        for (n, d, o, plan) in [
+            (3, 8, 12, plan(&[(0..12, 4)])),
+            (70, 48, 96, plan(&[(8..24, 2), (40..56, 40)])),
+        ] {
+            let weight = random::<2>("weight", [o, d]);
+            let weight = weight.cast(burn::tensor::FloatDType::BF16).autodiff();
+            let r = plan.parts.iter().map(|part| part.rank).sum();
+            let n_b = plan
+                .parts
+                .iter()
+                .map(|part| part.rank * part.columns.len())
+                .sum();
+            agree_within(
+                2e-2,
+                [
+                    random("x", [n, d]),
+                    random("a", [d, r]),
+                    random_line("b", n_b),
+                ],
+                |[x, a, b]| {
+                    let b = b.flatten::<1>(0, 1);
+                    lora_linear(Source::Given(x), &weight, a, b, plan.clone())
+                },
+                |[x, a, b]| plain(Source::Given(x), &weight, a, &b.flatten::<1>(0, 1), &plan),
+            );
         }
     }
 }

@@ -28,13 +28,23 @@ pub(super) fn random_line(name: &str, n: usize) -> Tensor<2> {
 }
 
 /// Both functions give the same values and the same gradients of every input, element by element; the fused one also
-/// without a graph.
+/// without a graph, and on any number of threads to the last bit.
 pub(super) fn agree<const N: usize, const D: usize>(
     inputs: [Tensor<2>; N],
-    fused: impl Fn([Tensor<2>; N]) -> Tensor<D>,
-    plain: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
+    plain: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
 ) {
-    let run = |f: &dyn Fn([Tensor<2>; N]) -> Tensor<D>| {
+    agree_within(2e-5, inputs, fused, plain);
+}
+
+/// As [`agree`], with another bound on the error, relative to the largest element.
+pub(super) fn agree_within<const N: usize, const D: usize>(
+    bound: f32,
+    inputs: [Tensor<2>; N],
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
+    plain: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
+) {
+    let run = |f: &(dyn Fn([Tensor<2>; N]) -> Tensor<D> + Sync)| {
         let leaves = inputs.clone().map(|input| input.autodiff().require_grad());
         let out = f(leaves.clone());
         let upstream = random::<D>("upstream", out.dims()).autodiff();
@@ -43,9 +53,19 @@ pub(super) fn agree<const N: usize, const D: usize>(
         (numbers(out.inner()), gradients)
     };
     let (found, expected) = (run(&fused), run(&plain));
-    close("the result", &found.0, &expected.0);
+    close("the result", bound, &found.0, &expected.0);
     for (input, (found, expected)) in found.1.iter().zip(&expected.1).enumerate() {
-        close(&format!("the gradient of input {input}"), found, expected);
+        close(
+            &format!("the gradient of input {input}"),
+            bound,
+            found,
+            expected,
+        );
+    }
+    for n_threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+        let with_pool = pool.build().unwrap().install(|| run(&fused));
+        assert_eq!(with_pool, found, "with {n_threads} threads");
     }
     let untracked = numbers(fused(inputs.map(Tensor::autodiff)).inner());
     assert_eq!(untracked, found.0, "without a graph");
@@ -55,7 +75,7 @@ fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec().unwrap()
 }
 
-fn close(what: &str, found: &[f32], expected: &[f32]) {
+fn close(what: &str, bound: f32, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected
         .iter()
@@ -63,7 +83,7 @@ fn close(what: &str, found: &[f32], expected: &[f32]) {
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (found - expected).abs();
         assert!(
-            error <= 2e-5 * scale,
+            error <= bound * scale,
             "{what} differs at {index}: {found} instead of {expected}"
         );
     }

@@ -227,6 +227,7 @@ fn files_have_the_names_and_shapes_that_peft_expects() {
     );
     let config = read_config(dir.path());
     assert_eq!(config["peft_type"], "LORA");
+    assert_eq!(config["use_rslora"], false);
     assert_eq!(config["target_modules"][6], "down_proj");
     assert_eq!(config["base_model_name_or_path"], "some/base");
 }
@@ -244,7 +245,6 @@ fn settings_that_are_not_supported_are_refused_by_name() {
         ("peft_type", json!("LOHA")),
         ("bias", json!("all")),
         ("use_dora", json!(true)),
-        ("use_rslora", json!(true)),
         ("rank_pattern", json!({"q_proj": 4})),
         ("modules_to_save", json!(["lm_head"])),
         ("target_modules", json!(["q_proj", "lm_head"])),

@@ -98,6 +98,7 @@ fn logits_and_losses_equal_the_reference() {
     let config = LoraConfig {
         rank: 8,
         alpha: 16.0,
+        use_rslora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     };

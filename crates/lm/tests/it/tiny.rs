@@ -103,6 +103,7 @@ pub(crate) fn lora() -> LoraConfig {
     LoraConfig {
         rank: 3,
         alpha: 6.0,
+        use_rslora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     }

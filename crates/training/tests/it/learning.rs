@@ -64,6 +64,24 @@ fn a_masked_target_does_not_move_the_loss() {
 }
 
 #[test]
+fn a_row_has_the_same_loss_among_others_and_alone() {
+    let (model, rows) = (tiny_model(), rows(9));
+    let together = eval::evaluate(&model, None, &rows.examples).unwrap();
+    let (mut nll, mut n_loss_tokens) = (0.0, 0.0);
+    for row in rows.examples.chunks(1) {
+        let alone = eval::evaluate(&model, None, row).unwrap();
+        let n = f64::from(u32::try_from(alone.n_loss_tokens).unwrap());
+        (nll, n_loss_tokens) = (nll + alone.loss * n, n_loss_tokens + n);
+    }
+    let alone = nll / n_loss_tokens;
+    assert!(
+        (together.loss - alone).abs() < 1e-5,
+        "{} and {alone}",
+        together.loss
+    );
+}
+
+#[test]
 fn a_new_adapter_changes_nothing() {
     let (model, rows) = (tiny_model(), rows(6));
     let lora = training::train::lora_config(&config(&json!({})).lora);

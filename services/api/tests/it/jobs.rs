@@ -96,7 +96,8 @@ async fn every_setting_is_resolved_and_shown() {
             "gate_proj",
             "up_proj",
             "down_proj"
-          ]
+          ],
+          "use_rslora": false
         },
         "lr_schedule": "linear",
         "max_grad_norm": 1.0,

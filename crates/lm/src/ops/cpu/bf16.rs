@@ -10,14 +10,15 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod pack;
+mod widen;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use super::matmul::{Into, Matrix, MatrixMut, matmul};
-use super::vector::vectorized;
+use pack::{narrow, pack_columns, pack_rows};
 
-/// Columns of a panel.
+/// Tiles of a panel.
 const PANEL: usize = 32;
 /// Panels that a task packs before it goes through the rows, which it then reads once for all of them.
 const GROUP: usize = 3;
@@ -71,9 +72,10 @@ impl Kernel {
 pub(super) fn times_transposed(x: &[f32], k: usize, weight: &[bf16], kernel: Kernel) -> Vec<f32> {
     let n = weight.len() / k;
     if kernel == Kernel::Widen {
-        return widened_transposed(x, k, weight);
+        return widen::times_transposed(x, k, weight);
     }
-    product(x, k, n, kernel, |panel, packed| {
+    let x = Narrow::new(x, k);
+    x.times(n, kernel, |panel, packed| {
         pack_rows(weight, k, panel, packed);
     })
 }
@@ -85,82 +87,94 @@ pub(super) fn times_transposed(x: &[f32], k: usize, weight: &[bf16], kernel: Ker
 pub(super) fn times(y: &[f32], k: usize, weight: &[bf16], kernel: Kernel) -> Vec<f32> {
     let n = weight.len() / k;
     if kernel == Kernel::Widen {
-        return widened(y, k, weight);
+        return widen::times(y, k, weight);
     }
-    product(y, k, n, kernel, |panel, packed| {
+    let y = Narrow::new(y, k);
+    y.times(n, kernel, |panel, packed| {
         pack_columns(weight, n, panel, packed);
     })
 }
 
-/// `pack` fills a panel, which comes filled with zeros where it does not reach, at [`packed_place`]s.
-fn product(
-    a: &[f32],
+/// The left factor, as the kernels read it.
+struct Narrow {
+    /// As [`narrow`] lays it out.
+    values: Vec<bf16>,
+    m: usize,
+    /// Summands, up to whole steps.
     k: usize,
-    n: usize,
-    kernel: Kernel,
-    pack: impl Fn(usize, &mut [bf16]) + Sync,
-) -> Vec<f32> {
-    let m = a.len() / k;
-    let k_padded = k.next_multiple_of(STEP);
-    let narrow = narrow(a, k, k_padded, m.next_multiple_of(TILE_ROWS));
-    let mut out = Vec::with_capacity(m * n);
-    let result = Columns {
-        first: out.as_mut_ptr(),
-        m,
-        n,
-    };
-    (0..n.div_ceil(PANEL * GROUP))
-        .into_par_iter()
-        .for_each_init(
-            || vec![bf16::ZERO; k_padded * PANEL * GROUP],
-            |packed, group| {
-                let panels = group * GROUP..((group + 1) * GROUP).min(n.div_ceil(PANEL));
-                let packed = packed.chunks_exact_mut(k_padded * PANEL);
-                let packed: Vec<_> = panels
-                    .zip(packed)
-                    .map(|(panel, packed)| {
-                        if k < k_padded || (panel + 1) * PANEL > n {
-                            packed.fill(bf16::ZERO);
-                        }
-                        pack(panel, packed);
-                        (panel, &*packed)
-                    })
-                    .collect();
-                for (row, a) in narrow.chunks_exact(TILE_ROWS * k_padded).enumerate() {
-                    for (panel, packed) in &packed {
-                        result.tile(kernel, a, packed, k_padded, [row, *panel]);
-                    }
-                }
-            },
-        );
-    #[expect(unsafe_code, reason = "the tiles cover the result")]
-    // SAFETY: there is room for m·n numbers, and every one of them lies in one tile, which wrote it.
-    unsafe {
-        out.set_len(m * n);
-    }
-    out
 }
 
-/// A result whose columns several tasks write, each its own.
+impl Narrow {
+    fn new(a: &[f32], k: usize) -> Self {
+        Self {
+            values: narrow(a, k),
+            m: a.len() / k,
+            k: k.next_multiple_of(STEP),
+        }
+    }
+
+    /// The factor times `n` columns. `pack` fills a panel of them, which comes filled with zeros, as `pack` lays it out.
+    fn times(
+        &self,
+        n: usize,
+        kernel: Kernel,
+        pack: impl Fn(usize, &mut [bf16]) + Sync,
+    ) -> Vec<f32> {
+        let (m, k) = (self.m, self.k);
+        let mut out = Vec::with_capacity(m * n);
+        let result = Tiles {
+            first: out.as_mut_ptr(),
+            m,
+            n,
+        };
+        let n_panels = n.div_ceil(PANEL);
+        let tasks = (0..n_panels.div_ceil(GROUP)).into_par_iter();
+        let room = || vec![bf16::ZERO; k * PANEL * GROUP];
+        tasks.for_each_init(room, |room, group| {
+            let panels = group * GROUP..((group + 1) * GROUP).min(n_panels);
+            let packed: Vec<_> = panels
+                .zip(room.chunks_exact_mut(k * PANEL))
+                .map(|(panel, packed)| {
+                    packed.fill(bf16::ZERO);
+                    pack(panel, packed);
+                    (panel, &*packed)
+                })
+                .collect();
+            for (row, a) in self.values.chunks_exact(TILE_ROWS * k).enumerate() {
+                for (panel, packed) in &packed {
+                    result.tile(kernel, a, packed, k, [row, *panel]);
+                }
+            }
+        });
+        #[expect(unsafe_code, reason = "the tiles cover the result")]
+        // SAFETY: there is room for m·n numbers, and every one of them lies in one tile, which wrote it.
+        unsafe {
+            out.set_len(m * n);
+        }
+        out
+    }
+}
+
+/// A result whose tiles several tasks write, each its own.
 #[derive(Clone, Copy)]
-struct Columns {
+struct Tiles {
     first: *mut f32,
     m: usize,
     n: usize,
 }
 
-#[expect(unsafe_code, reason = "tasks write disjoint columns of one buffer")]
-// SAFETY: `product` hands each panel, and with it each column, to one task.
-unsafe impl Sync for Columns {}
+#[expect(unsafe_code, reason = "tasks write disjoint tiles of one buffer")]
+// SAFETY: `Narrow::times` hands each tile to one task.
+unsafe impl Sync for Tiles {}
 
-impl Columns {
+impl Tiles {
     /// Multiplies `[TILE_ROWS, k]` with a panel and writes what of it lies within the result.
     fn tile(self, kernel: Kernel, a: &[bf16], panel: &[bf16], k: usize, [row, column]: [usize; 2]) {
         let (row, column) = (row * TILE_ROWS, column * PANEL);
         let (height, width) = (TILE_ROWS.min(self.m - row), PANEL.min(self.n - column));
-        #[expect(unsafe_code, reason = "a slice would overlap other tasks' columns")]
-        // SAFETY: row and column are in the result, of which height and width stay within; no other task has these
-        // columns. A tile that is not whole goes through a buffer of its own.
+        #[expect(unsafe_code, reason = "a slice would overlap other tasks' tiles")]
+        // SAFETY: row and column are in the result, of which height and width stay within; no other task has this
+        // tile. A tile that is not whole goes through a buffer of its own.
         unsafe {
             let target = self.first.add(row * self.n + column);
             if height == TILE_ROWS && width == PANEL {
@@ -202,126 +216,6 @@ unsafe fn multiply(
     }
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("{kernel:?} has no tiles, not even at {out:?} and {stride}");
-}
-
-/// `a` in bfloat16, rounded to nearest even, with zeros up to `k_padded` columns and `m_padded` rows.
-///
-/// # Shapes
-/// `[m_padded / 16, k_padded / 32, 16, 32]`: a kernel reads a tile of 16 rows and 32 summands in one go.
-fn narrow(a: &[f32], k: usize, k_padded: usize, m_padded: usize) -> Vec<bf16> {
-    let mut out = vec![bf16::ZERO; m_padded * k_padded];
-    out.par_chunks_mut(HALF * k_padded)
-        .zip(a.par_chunks(HALF * k))
-        .for_each(|(out, rows)| narrow_rows(rows, k, out));
-    out
-}
-
-vectorized! {
-    fn narrow_rows(rows: &[f32], k: usize, out: &mut [bf16]) {
-        for (index, row) in rows.chunks_exact(k).enumerate() {
-            for (from, tile) in row.chunks(STEP).zip(out.chunks_exact_mut(HALF * STEP)) {
-                for (out, value) in tile[index * STEP..].iter_mut().zip(from) {
-                    let bits = value.to_bits();
-                    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-                    *out = bf16::from_bits(rounded as u16);
-                }
-            }
-        }
-    }
-
-    fn widen(row: &[bf16], out: &mut [f32]) {
-        for (out, value) in out.iter_mut().zip(row) {
-            *out = f32::from_bits(u32::from(value.to_bits()) << 16);
-        }
-    }
-
-    /// Columns `panel` of a matrix with `n` columns: two neighbouring rows, interleaved.
-    fn pack_columns(weight: &[bf16], n: usize, panel: usize, packed: &mut [bf16]) {
-        let first = panel * PANEL;
-        let width = PANEL.min(n - first);
-        for (pair, rows) in weight.chunks(2 * n).enumerate() {
-            let (even, odd) = rows.split_at(n);
-            for half in 0..width.div_ceil(HALF) {
-                let columns = first + half * HALF..(first + (half + 1) * HALF).min(first + width);
-                let packed = packed[packed_place(pair, half)..][..STEP].chunks_exact_mut(2);
-                if odd.is_empty() {
-                    for (place, even) in packed.zip(&even[columns]) {
-                        place[0] = *even;
-                    }
-                } else {
-                    let both = even[columns.clone()].iter().zip(&odd[columns]);
-                    for (place, (even, odd)) in packed.zip(both) {
-                        place[0] = *even;
-                        place[1] = *odd;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Rows `panel` of a matrix with `k` columns, as the columns of its transpose.
-    fn pack_rows(weight: &[bf16], k: usize, panel: usize, packed: &mut [bf16]) {
-        let rows = &weight[panel * PANEL * k..];
-        let n_rows = (rows.len() / k).min(PANEL);
-        // By steps, so that what is written stays in the cache until the last row has passed.
-        for first in (0..k).step_by(STEP) {
-            let last = (first + STEP).min(k);
-            for column in 0..n_rows {
-                let tile = packed_place(first / 2, column / HALF) + 2 * (column % HALF);
-                let row = &rows[column * k..][first..last];
-                let places = packed[tile..].chunks_mut(STEP);
-                for (pair, place) in row.chunks(2).zip(places) {
-                    place[..pair.len()].copy_from_slice(pair);
-                }
-            }
-        }
-    }
-}
-
-/// Where a pair of summands of half a panel's columns begins: `[k / 32, 2, 16, 16, 2]`.
-#[inline(always)]
-fn packed_place(pair: usize, half: usize) -> usize {
-    let (step, pair) = (pair / HALF, pair % HALF);
-    ((step * 2 + half) * HALF + pair) * STEP
-}
-
-/// Rows of W that are widened at a time.
-const WIDENED_ROWS: usize = 128;
-
-fn widened_transposed(x: &[f32], k: usize, weight: &[bf16]) -> Vec<f32> {
-    let (m, n) = (x.len() / k, weight.len() / k);
-    let mut out = vec![0.0; m * n];
-    let mut wide = vec![0.0; WIDENED_ROWS * k];
-    for (piece, rows) in weight.chunks(WIDENED_ROWS * k).enumerate() {
-        let wide = &mut wide[..rows.len()];
-        widen(rows, wide);
-        let first = piece * WIDENED_ROWS;
-        matmul(
-            MatrixMut::strided(&mut out[first..], [m, rows.len() / k], n),
-            Matrix::new(x, k),
-            Matrix::new(wide, k).transposed(),
-            Into::Overwrite,
-        );
-    }
-    out
-}
-
-fn widened(y: &[f32], k: usize, weight: &[bf16]) -> Vec<f32> {
-    let (m, n) = (y.len() / k, weight.len() / k);
-    let mut out = vec![0.0; m * n];
-    let mut wide = vec![0.0; WIDENED_ROWS * n];
-    for (piece, rows) in weight.chunks(WIDENED_ROWS * n).enumerate() {
-        let wide = &mut wide[..rows.len()];
-        widen(rows, wide);
-        let first = piece * WIDENED_ROWS;
-        matmul(
-            MatrixMut::new(&mut out, n),
-            Matrix::strided(&y[first..], [m, rows.len() / n], k),
-            Matrix::new(wide, n),
-            Into::Add,
-        );
-    }
-    out
 }
 
 #[cfg(test)]
@@ -394,20 +288,5 @@ mod tests {
                 "{kernel:?}: {found} instead of {expected} at {index}"
             );
         }
-    }
-
-    #[test]
-    fn numbers_are_rounded_to_the_nearest() {
-        let numbers = [
-            1.0,
-            1.003_906_3,
-            1.011_718_8,
-            -3.151_592_7,
-            1e-30,
-            f32::INFINITY,
-        ];
-        let found = narrow(&numbers, 6, STEP, HALF);
-        assert_eq!(found[..6], numbers.map(bf16::from_f32));
-        assert!(found[6..].iter().all(|value| *value == bf16::ZERO));
     }
 }

@@ -209,6 +209,7 @@ fn write_adapter(dir: &Path) {
     let config = LoraConfig {
         rank: 2,
         alpha: 4.0,
+        use_rslora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     };
