@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PEERS = pathlib.Path(__file__).parent / "peers"
 ATTUNE = os.environ["ATTUNE_BIN"]
 BASE = pathlib.Path(os.environ["ATTUNE_MODELS"]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = pathlib.Path(os.environ["ATTUNE_CACHE"]) / "bench" / "smollm2"
 ROWS = ROOT / "examples" / "tickets" / "train.jsonl"
 FEATURES = ["avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"]
 # As many rows a step as two packed lines of the peer hold.
@@ -24,13 +25,13 @@ ROWS_PER_STEP = 8
 def sides(precisions):
     """Every variant: name, precision, and how to run it."""
     for precision in precisions:
-        yield f"attune {precision}", precision, lambda model, tokens, p=precision: attune(p, tokens)
+        yield f"attune {precision}", precision, lambda tokens, p=precision: attune(p, tokens)
         for layout in ("padded", "packed"):
-            yield f"PEFT {layout} {precision}", precision, lambda model, tokens, p=precision, l=layout: peer(
-                "peft_loop.py", model, tokens, "--precision", p, "--layout", l
+            yield f"PEFT {layout} {precision}", precision, lambda tokens, p=precision, l=layout: peer(
+                "peft_loop.py", tokens, "--precision", p, "--layout", l
             )
-        yield f"TRL SFTTrainer {precision}", precision, lambda model, tokens, p=precision: peer(
-            "trl_sft.py", model, tokens, "--precision", p
+        yield f"TRL SFTTrainer {precision}", precision, lambda tokens, p=precision: peer(
+            "trl_sft.py", tokens, "--precision", p
         )
 
 
@@ -44,19 +45,49 @@ def attune(precision, tokens):
         }
         (out / "job.json").write_text(json.dumps(settings))
         run([ATTUNE, "train", "--model", BASE, "--train", ROWS, "--config", out / "job.json", "--out", out / "adapter"])
-        steps = [json.loads(line) for line in (out / "adapter" / "metrics.jsonl").read_text().splitlines()][1:]
+        steps = [json.loads(line) for line in (out / "adapter" / "metrics.jsonl").read_text().splitlines()]
         summary = json.loads((out / "adapter" / "summary.json").read_text())
-    n_tokens = sum(step["n_tokens"] for step in steps)
+    seconds = sum(step["step_ms"] for step in steps) / 1000
+    parts = summary["seconds_by_part"]
+    flops = flops_per_token(json.loads((MODEL / "config.json").read_text())) * sum(step["n_tokens"] for step in steps)
+    counted = steps[1:]
+    n_tokens = sum(step["n_tokens"] for step in counted)
     return {
-        "tokens_per_s": n_tokens / sum(step["step_ms"] for step in steps) * 1000,
+        "parts": {part: spent / seconds for part, spent in parts.items()},
+        "matmul_gflops": flops / parts["matmul"] / 1e9,
+        "tokens_per_s": n_tokens / sum(step["step_ms"] for step in counted) * 1000,
         "peak_mb": summary["peak_rss_mb"],
         "tokens": n_tokens,
         "loss": steps[-1]["train_loss"],
     }
 
 
-def peer(script, model, tokens, *options):
-    output = run([sys.executable, PEERS / script, "--model", model, "--rows", ROWS, "--tokens", str(tokens), *options])
+def flops_per_token(config):
+    """Products with the layers' matrices, forward and for the gradient of their input; the first input needs none."""
+    d, ffn = config["hidden_size"], config["intermediate_size"]
+    e = config.get("head_dim") or d // config["num_attention_heads"]
+    qkv = d * e * (config["num_attention_heads"] + 2 * config["num_key_value_heads"])
+    layer = qkv + d * e * config["num_attention_heads"] + 3 * d * ffn
+    return 4 * config["num_hidden_layers"] * layer - 2 * qkv
+
+
+def torch_gflops(precision):
+    """What PyTorch's own product of two large matrices reaches here: the best of five."""
+    code = f"""
+import time, torch
+a = torch.randn(2048, 2048).to(torch.{"float32" if precision == "f32" else "bfloat16"})
+best = 1e9
+for _ in range(6):
+    started = time.perf_counter()
+    a @ a
+    best = min(best, time.perf_counter() - started)
+print(2 * 2048**3 / best / 1e9)
+"""
+    return float(run([sys.executable, "-c", code]))
+
+
+def peer(script, tokens, *options):
+    output = run([sys.executable, PEERS / script, "--model", MODEL, "--rows", ROWS, "--tokens", str(tokens), *options])
     return json.loads(output.strip().splitlines()[-1])
 
 
@@ -74,13 +105,13 @@ def cpu():
     return f"{line('model name')} ({os.cpu_count()} threads; {', '.join(f for f in FEATURES if f in flags)})"
 
 
-def measure(chosen, rounds, tokens, model):
+def measure(chosen, rounds, tokens):
     results = {name: [] for name, _, _ in chosen}
     loads = []
     for n in range(rounds):
         for name, _, run_side in chosen:
             loads.append(os.getloadavg()[0])
-            result = run_side(model, tokens)
+            result = run_side(tokens)
             results[name].append(result)
             print(f"round {n + 1}: {name}: {result['tokens_per_s']:.0f} tokens/s, {result['peak_mb']:.0f} MB", file=sys.stderr)
     return results, loads
@@ -105,6 +136,23 @@ def table(chosen, results):
         yield f"| {name} | **{speed:.0f}** ({every}) | {ratio} | {peak:.0f} | {share} |"
 
 
+def parts_table(chosen, results):
+    """Where our steps' time went, of the median of the rounds, and what the products reached beside PyTorch's best."""
+    ours = [(name, precision) for name, precision, _ in chosen if name.startswith("attune")]
+    if not ours:
+        return
+    parts = list(results[ours[0][0]][0]["parts"])
+    share = lambda name, part: statistics.median(result["parts"][part] for result in results[name])
+    yield from ["", "Where our steps' time goes; `other` is data, bookkeeping and sums between the parts:", ""]
+    yield f"| side | {' | '.join(parts)} | other | products, GFLOP/s | of PyTorch's 2048³ product |"
+    yield "|---" * (len(parts) + 4) + "|"
+    for name, precision in ours:
+        shares = [share(name, part) for part in parts]
+        reached = median(results[name], "matmul_gflops")
+        cells = [f"{value:.0%}" for value in [*shares, 1 - sum(shares)]]
+        yield f"| {name} | {' | '.join(cells)} | {reached:.0f} | {reached / torch_gflops(precision):.0%} |"
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
@@ -114,11 +162,10 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="default: docs/benchmarks/training-DATE.md")
     args = parser.parse_args()
     chosen = [side for side in sides(args.precision or ["f32", "bf16"]) if not args.only or args.only in side[0]]
-    model = pathlib.Path(os.environ["ATTUNE_CACHE"]) / "bench" / "smollm2"
-    if not (model / "config.json").exists():
-        run([ATTUNE, "models", "export", BASE, "--out", model])
+    if not (MODEL / "config.json").exists():
+        run([ATTUNE, "models", "export", BASE, "--out", MODEL])
 
-    results, loads = measure(chosen, args.rounds, args.tokens, model)
+    results, loads = measure(chosen, args.rounds, args.tokens)
     today = datetime.date.today().isoformat()
     commit = run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]).strip()
     lines = [
@@ -130,6 +177,7 @@ def main():
         "non-padding tokens, the first step not counted; memory is the whole process's maximum.",
         "",
         *table(chosen, results),
+        *parts_table(chosen, results),
     ]
     text = "\n".join(lines) + "\n"
     print(text)

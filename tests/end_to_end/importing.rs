@@ -1,8 +1,19 @@
 //! Base models that come from elsewhere.
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use artifacts::{ObjectStore, S3Config};
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use tests::Installation;
 
 use crate::tiny_base;
@@ -43,12 +54,77 @@ async fn a_base_model_is_imported_from_a_bucket() {
         ],
     );
 
+    answers(&installation, "from-a-bucket").await;
+}
+
+#[tokio::test]
+async fn a_base_model_is_imported_from_a_hub() {
+    let installation = Installation::start().await;
+    let (base, cache) = (tiny_base(), TempDir::new().unwrap());
+    fs::create_dir(base.path().join("onnx")).unwrap();
+    fs::write(base.path().join("onnx/model.safetensors"), "another format").unwrap();
+    let address = hub(base.path().to_owned()).await;
+
+    // The command waits for the hub, which runs on this thread's runtime.
+    let installation = tokio::task::spawn_blocking(move || {
+        let home = cache.path().to_str().unwrap();
+        let variables = [("HF_ENDPOINT", address.as_str()), ("HF_HOME", home)];
+        installation.import_from("company/tiny", "from-a-hub", &variables);
+        installation
+    });
+    answers(&installation.await.unwrap(), "from-a-hub").await;
+}
+
+async fn answers(installation: &Installation, model: &str) {
     let chat = json!({
-        "model": "from-a-bucket", "max_tokens": 2, "messages": [{"role": "user", "content": "is 3 odd?"}],
+        "model": model, "max_tokens": 2, "messages": [{"role": "user", "content": "is 3 odd?"}],
     });
     let answer = installation
         .call(Method::POST, "/chat/completions", Some(chat))
         .await;
-    assert_eq!(answer["model"], "from-a-bucket");
+    assert_eq!(answer["model"], model);
     assert_eq!(answer["usage"]["completion_tokens"], 2, "{answer}");
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Serves the folder as the repository `company/tiny`, in the protocol of the Hugging Face hub.
+async fn hub(folder: PathBuf) -> String {
+    let files = format!("/company/tiny/resolve/{COMMIT}/{{*name}}");
+    let router = Router::new()
+        .route("/api/models/company/tiny/revision/main", get(revision))
+        .route(
+            &format!("/api/models/company/tiny/tree/{COMMIT}"),
+            get(tree),
+        )
+        .route(&files, get(file))
+        .with_state(Arc::new(folder));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
+async fn revision() -> Json<Value> {
+    Json(json!({"id": "company/tiny", "sha": COMMIT, "siblings": []}))
+}
+
+async fn tree(State(folder): State<Arc<PathBuf>>) -> Json<Value> {
+    let names = fs::read_dir(&*folder).unwrap().map(|entry| entry.unwrap());
+    let entry = |name: String| json!({"type": "file", "path": name, "size": 1, "oid": "0"});
+    let files = names.filter(|file| file.path().is_file());
+    let files = files.map(|file| entry(file.file_name().into_string().unwrap()));
+    let more = ["README.md", "onnx/model.safetensors"].map(|name| entry(name.to_owned()));
+    Json(files.chain(more).collect())
+}
+
+async fn file(State(folder): State<Arc<PathBuf>>, Path(name): Path<String>) -> Response {
+    match fs::read(folder.join(&name)) {
+        Ok(bytes) => {
+            let etag = format!("\"{}\"", name.replace('/', "-"));
+            let headers = [("etag", etag), ("x-repo-commit", COMMIT.to_owned())];
+            (headers, bytes).into_response()
+        }
+        Err(_) => StatusCode::NOT_FOUND.into_response(),
+    }
 }
