@@ -13,6 +13,7 @@
 mod attention;
 mod cpu;
 mod cross_entropy;
+mod graph;
 mod linear;
 mod lora_linear;
 mod rms_norm;

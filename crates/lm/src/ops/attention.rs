@@ -9,13 +9,12 @@ mod kernel;
 
 use std::sync::Arc;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
 use burn::tensor::Tensor;
 
+use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
 use crate::attention::RaggedAttention;
 
@@ -36,43 +35,18 @@ pub(crate) fn attention(qkv: Tensor<2>, plan: &Arc<RaggedAttention>) -> Tensor<2
     }
 }
 
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 1> for Differentiated {
-    type State = (FloatTensor<B>, Arc<RaggedAttention>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        let (qkv, plan) = ops.state;
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::ragged_attention_backward(qkv, plan, gradient));
-        }
-    }
-}
-
 pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     qkv: FloatTensor<Autodiff<B, C>>,
     plan: Arc<RaggedAttention>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let (qkv, node) = qkv.into_parts();
-    match Differentiated
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => {
-            let out = B::ragged_attention(qkv.clone(), plan.clone());
-            op.finish((qkv, plan), out)
-        }
-        OpsKind::UnTracked(op) => op.finish(B::ragged_attention(qkv, plan)),
-    }
+    unary::<B, C, _>(
+        qkv,
+        |qkv, tracked| {
+            let kept = tracked.keep(|| (qkv.clone(), plan.clone()));
+            (B::ragged_attention(qkv, plan), kept)
+        },
+        |(qkv, plan), gradient| B::ragged_attention_backward(qkv, plan, gradient),
+    )
 }
 
 #[cfg(test)]

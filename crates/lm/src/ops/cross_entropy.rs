@@ -7,9 +7,7 @@
 
 use std::sync::Arc;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
@@ -19,6 +17,7 @@ use rayon::prelude::*;
 use super::cpu::vector::{exp, max, sum, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
+use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
 use crate::precision::product;
 
@@ -157,44 +156,23 @@ vectorized! {
     }
 }
 
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 1> for Differentiated {
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::cross_entropy_backward(ops.state, gradient));
-        }
-    }
-}
-
 pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
     head: FloatTensor<Autodiff<B, C>>,
     targets: Arc<[u32]>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let head = head.into_primitive();
-    let (hidden, node) = hidden.into_parts();
-    match Differentiated
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => {
-            let (out, d_hidden) = B::cross_entropy_with_gradient(&hidden, &head, &targets);
-            op.finish(d_hidden, out)
-        }
-        OpsKind::UnTracked(op) => op.finish(B::cross_entropy(hidden, head, targets)),
-    }
+    unary::<B, C, _>(
+        hidden,
+        |hidden, tracked| {
+            let both = tracked.keep(|| B::cross_entropy_with_gradient(&hidden, &head, &targets));
+            match both {
+                Some((out, d_hidden)) => (out, Some(d_hidden)),
+                None => (B::cross_entropy(hidden, head, targets), None),
+            }
+        },
+        B::cross_entropy_backward,
+    )
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! A product with a frozen matrix.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
@@ -10,6 +8,7 @@ use burn::tensor::Tensor;
 
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor};
+use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
 use crate::precision::product;
 
@@ -45,40 +44,19 @@ pub(super) fn backward(weight: &FlexTensor, gradient: &FlexTensor) -> FlexTensor
     tensor(times_weight(&gradient, weight), [n, d])
 }
 
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 1> for Differentiated {
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::frozen_linear_backward(ops.state, gradient));
-        }
-    }
-}
-
 pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     weight: FloatTensor<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let weight = weight.into_primitive();
-    let (x, node) = x.into_parts();
-    match Differentiated
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => op.finish(weight.clone(), B::frozen_linear(x, weight)),
-        OpsKind::UnTracked(op) => op.finish(B::frozen_linear(x, weight)),
-    }
+    unary::<B, C, _>(
+        x,
+        |x, tracked| {
+            let kept = tracked.keep(|| weight.clone());
+            (B::frozen_linear(x, weight), kept)
+        },
+        B::frozen_linear_backward,
+    )
 }
 
 #[cfg(test)]

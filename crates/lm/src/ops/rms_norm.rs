@@ -1,8 +1,6 @@
 //! Root-mean-square normalisation (Zhang & Sennrich 2019).
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
@@ -10,6 +8,7 @@ use burn::tensor::Tensor;
 
 use super::cpu::vector::{dot, vectorized};
 use super::cpu::{rows, tensor, values};
+use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension.
@@ -107,48 +106,20 @@ vectorized! {
     }
 }
 
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 1> for Differentiated {
-    type State = (FloatTensor<B>, FloatTensor<B>, f32);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        let (x, weight, epsilon) = ops.state;
-        if let Some(parent) = parent {
-            gradients.register::<B>(
-                parent.id,
-                B::rms_norm_backward(x, weight, epsilon, gradient),
-            );
-        }
-    }
-}
-
 pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     weight: FloatTensor<Autodiff<B, C>>,
     epsilon: f32,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let (x, node) = x.into_parts();
     let weight = weight.into_primitive();
-    match Differentiated
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => {
-            let out = B::rms_norm(x.clone(), weight.clone(), epsilon);
-            op.finish((x, weight, epsilon), out)
-        }
-        OpsKind::UnTracked(op) => op.finish(B::rms_norm(x, weight, epsilon)),
-    }
+    unary::<B, C, _>(
+        x,
+        |x, tracked| {
+            let kept = tracked.keep(|| (x.clone(), weight.clone(), epsilon));
+            (B::rms_norm(x, weight, epsilon), kept)
+        },
+        |(x, weight, epsilon), gradient| B::rms_norm_backward(x, weight, epsilon, gradient),
+    )
 }
 
 #[cfg(test)]

@@ -2,9 +2,7 @@
 //!
 //! Legend: n tokens, f the block's inner width.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch};
@@ -12,6 +10,7 @@ use burn::tensor::{Tensor, activation};
 
 use super::cpu::vector::{exp, vectorized};
 use super::cpu::{dims, rows, tensor, values};
+use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
 
 /// `silu(gate) · up`, the two side by side in one tensor as one product gives them.
@@ -83,38 +82,17 @@ vectorized! {
     }
 }
 
-#[derive(Debug)]
-struct Differentiated;
-
-impl<B: FusedGradients> Backward<B, 1> for Differentiated {
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::swiglu_backward(ops.state, gradient));
-        }
-    }
-}
-
 pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     gate_up: FloatTensor<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let (gate_up, node) = gate_up.into_parts();
-    match Differentiated
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(op) => op.finish(gate_up.clone(), B::swiglu(gate_up)),
-        OpsKind::UnTracked(op) => op.finish(B::swiglu(gate_up)),
-    }
+    unary::<B, C, _>(
+        gate_up,
+        |gate_up, tracked| {
+            let kept = tracked.keep(|| gate_up.clone());
+            (B::swiglu(gate_up), kept)
+        },
+        B::swiglu_backward,
+    )
 }
 
 #[cfg(test)]
