@@ -4,7 +4,7 @@
 //! decided; it is stored with the job, so that the same job can be run again years later.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::field::{FieldError, Fields};
 use crate::limits::MAX_SEED;
@@ -154,10 +154,6 @@ const SCHEDULES: [(&str, LrSchedule); 3] = [
     ("cosine", LrSchedule::Cosine),
 ];
 
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
-}
-
 impl Hyperparameters {
     /// Reads `job.json`. `path` stands before every field in errors, for instance `attune`; it may be empty.
     ///
@@ -221,7 +217,7 @@ impl Hyperparameters {
         self.lora_use_rslora = fields.boolean("use_rslora")?;
         if fields
             .value("modules_to_save")
-            .is_some_and(|value| !is_empty(&value))
+            .is_some_and(|value| value != json!([]))
         {
             return Err(FieldError::new(
                 join(path, "modules_to_save"),
@@ -350,7 +346,6 @@ fn join(path: &str, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::auto::Facts;
-    use serde_json::json;
 
     fn refusal(value: &Value) -> String {
         Hyperparameters::parse("attune", value)

@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 use burn::tensor::{TensorData, activation};
 
 use crate::batch::{positions, ranges, runs};
+use crate::columns::join;
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::linear::Linear;
@@ -217,7 +218,7 @@ impl RaggedAttention {
                     .attend(cut(&q_nhe), cut(&k_nge), cut(&v_nge), run.count, mask)
             })
             .collect();
-        join(attended)
+        join(attended, 0)
     }
 }
 
@@ -314,14 +315,6 @@ pub(crate) fn attend_heads(
         None => scores,
     };
     activation::softmax(scores, 3).matmul(v)
-}
-
-fn join(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
-    if parts.len() == 1 {
-        parts.remove(0)
-    } else {
-        Tensor::cat(parts, 0)
-    }
 }
 
 /// The masks of one forward pass: every layer needs the same few.

@@ -7,6 +7,7 @@ pub mod adapter;
 mod attention;
 pub mod base;
 pub mod batch;
+mod columns;
 pub mod config;
 pub mod device;
 pub mod error;

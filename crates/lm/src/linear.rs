@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 
+use crate::columns::{add_to_columns, join};
 use crate::device::n_threads;
 use crate::lora::{LayerLora, LoraSlot, Target};
 use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
@@ -65,28 +66,17 @@ impl Linear {
         let b = slots
             .iter()
             .map(|(_, slot)| slot.pair.b.clone().flatten(0, 1));
-        lora_linear(input, &self.weight, cat(a, 1), cat(b, 0), Arc::new(plan))
+        let (a, b) = (join(a.collect(), 1), join(b.collect(), 0));
+        lora_linear(input, &self.weight, a, b, Arc::new(plan))
     }
 
     /// Each adapter sees an input of its own, so they share nothing.
     fn with_dropout(&self, x: &Tensor<2>, slots: &[(&Part, LoraSlot<'_>)]) -> Tensor<2> {
         let y = project(x.clone(), &self.weight);
-        let [_, width] = y.dims();
-        let mut columns = Vec::new();
-        let mut end = 0;
-        for (part, slot) in slots {
-            let Range { start, end: after } = part.columns.clone();
-            if start > end {
-                columns.push(y.clone().narrow(1, end, start - end));
-            }
-            let base = y.clone().narrow(1, start, after - start);
-            columns.push(base + slot.forward(x.clone()));
-            end = after;
-        }
-        if end < width {
-            columns.push(y.narrow(1, end, width - end));
-        }
-        cat(columns.into_iter(), 1)
+        let added = slots
+            .iter()
+            .map(|(part, slot)| (part.columns.clone(), slot.forward(x.clone())));
+        add_to_columns(&y, added)
     }
 
     pub(crate) fn autodiff(&self) -> Self {
@@ -95,15 +85,6 @@ impl Linear {
             bias: self.bias.as_ref().map(|bias| bias.clone().autodiff()),
             parts: self.parts.clone(),
         }
-    }
-}
-
-fn cat<const D: usize>(tensors: impl Iterator<Item = Tensor<D>>, dim: usize) -> Tensor<D> {
-    let mut tensors: Vec<_> = tensors.collect();
-    if tensors.len() == 1 {
-        tensors.remove(0)
-    } else {
-        Tensor::cat(tensors, dim)
     }
 }
 

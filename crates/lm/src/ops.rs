@@ -150,13 +150,11 @@ pub(crate) trait FusedGradients: Backend {
 
 impl FusedOps for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
-        measure(Part::Elementwise, || {
-            rms_norm::forward(&x, &weight, epsilon)
-        })
+        rms_norm::forward(&x, &weight, epsilon)
     }
 
     fn swiglu(gate_up: FlexTensor) -> FlexTensor {
-        measure(Part::Elementwise, || swiglu::forward(&gate_up))
+        swiglu::forward(&gate_up)
     }
 
     fn ragged_attention(qkv: FlexTensor, plan: Arc<RaggedAttention>) -> FlexTensor {
@@ -218,13 +216,11 @@ impl FusedGradients for Flex {
         epsilon: f32,
         gradient: FlexTensor,
     ) -> FlexTensor {
-        measure(Part::Elementwise, || {
-            rms_norm::backward(&x, &weight, epsilon, &gradient)
-        })
+        rms_norm::backward(&x, &weight, epsilon, &gradient)
     }
 
     fn swiglu_backward(gate_up: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-        measure(Part::Elementwise, || swiglu::backward(&gate_up, &gradient))
+        swiglu::backward(&gate_up, &gradient)
     }
 
     fn ragged_attention_backward(

@@ -32,6 +32,8 @@ use crate::scratch;
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause before a job is tried again whose storage is away.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// What the tenant reads while the operator brings storage back.
+const STORAGE_AWAY: &str = "Storage could not be reached; the job will go on when it is back";
 
 /// Runs a claimed job and reports how it ended.
 pub(crate) async fn run(worker: &mut Worker, claimed: Claimed) {
@@ -319,9 +321,6 @@ impl Attempt<'_> {
         tx.commit().await
     }
 }
-
-/// What the tenant reads while the operator brings storage back.
-const STORAGE_AWAY: &str = "Storage could not be reached; the job will go on when it is back";
 
 fn closing_event(failure: &Failure, again: bool, now: time::OffsetDateTime) -> NewEvent {
     let error = JobError::from(failure);

@@ -12,6 +12,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::{FusedOps, is_fused, rms_norm, swiglu};
+use crate::columns::add_to_columns;
 use crate::precision::product;
 
 pub(super) use graph::differentiated;
@@ -134,24 +135,13 @@ fn plain(
     let x = input.value();
     let y = product(x.clone(), weight);
     let u = x.matmul(a).mul_scalar(plan.scale);
-    let mut parts = Vec::new();
-    let mut end = 0;
-    for part in plan.placed() {
-        if part.columns.start > end {
-            parts.push(y.clone().narrow(1, end, part.columns.start - end));
-        }
+    let added = plan.placed().map(|part| {
         let b = b.clone().narrow(0, part.b.start, part.b.len());
         let b = b.reshape([part.ranks.len(), part.columns.len()]);
-        let added = u.clone().narrow(1, part.ranks.start, part.ranks.len());
-        let base = y.clone().narrow(1, part.columns.start, part.columns.len());
-        parts.push(base + added.matmul(b));
-        end = part.columns.end;
-    }
-    let [_, width] = y.dims();
-    if end < width {
-        parts.push(y.narrow(1, end, width - end));
-    }
-    Tensor::cat(parts, 1)
+        let u = u.clone().narrow(1, part.ranks.start, part.ranks.len());
+        (part.columns, u.matmul(b))
+    });
+    add_to_columns(&y, added)
 }
 
 /// What the backward pass needs of the forward one.

@@ -10,6 +10,7 @@ use super::cpu::vector::{dot, vectorized};
 use super::cpu::{rows, tensor, values};
 use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
+use crate::profile::{Part, measure};
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension.
 ///
@@ -39,9 +40,11 @@ pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> Flex
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let (from, w) = (values(&x), values(&weight));
     let width = w.len();
-    let out = rows(from.len() / width, width, |rows, out| {
-        let x = &from[rows.start * width..rows.end * width];
-        forward_rows(x, w, epsilon, out);
+    let out = measure(Part::Elementwise, || {
+        rows(from.len() / width, width, |rows, out| {
+            let x = &from[rows.start * width..rows.end * width];
+            forward_rows(x, w, epsilon, out);
+        })
     });
     like(&x, out)
 }
@@ -59,9 +62,11 @@ pub(super) fn backward(
     );
     let (from, w, dy) = (values(&x), values(&weight), values(&gradient));
     let width = w.len();
-    let out = rows(from.len() / width, width, |rows, out| {
-        let part = rows.start * width..rows.end * width;
-        backward_rows(&from[part.clone()], w, epsilon, &dy[part], out);
+    let out = measure(Part::Elementwise, || {
+        rows(from.len() / width, width, |rows, out| {
+            let part = rows.start * width..rows.end * width;
+            backward_rows(&from[part.clone()], w, epsilon, &dy[part], out);
+        })
     });
     like(&x, out)
 }

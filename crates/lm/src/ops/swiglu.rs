@@ -12,6 +12,7 @@ use super::cpu::vector::{exp, vectorized};
 use super::cpu::{dims, rows, tensor, values};
 use super::graph::unary;
 use super::{FusedGradients, FusedOps, is_fused};
+use crate::profile::{Part, measure};
 
 /// `silu(gate) · up`, the two side by side in one tensor as one product gives them.
 ///
@@ -38,8 +39,10 @@ pub(super) fn forward(gate_up: &FlexTensor) -> FlexTensor {
     let [n, both] = dims(&gate_up);
     let width = both / 2;
     let from = values(&gate_up);
-    let out = rows(n, width, |rows, out| {
-        forward_rows(&from[rows.start * both..rows.end * both], width, out);
+    let out = measure(Part::Elementwise, || {
+        rows(n, width, |rows, out| {
+            forward_rows(&from[rows.start * both..rows.end * both], width, out);
+        })
     });
     tensor(out, [n, width])
 }
@@ -49,9 +52,11 @@ pub(super) fn backward(gate_up: &FlexTensor, gradient: &FlexTensor) -> FlexTenso
     let [n, both] = dims(&gate_up);
     let width = both / 2;
     let (from, dy) = (values(&gate_up), values(&gradient));
-    let out = rows(n, both, |rows, out| {
-        let dy = &dy[rows.start * width..rows.end * width];
-        backward_rows(&from[rows.start * both..rows.end * both], width, dy, out);
+    let out = measure(Part::Elementwise, || {
+        rows(n, both, |rows, out| {
+            let dy = &dy[rows.start * width..rows.end * width];
+            backward_rows(&from[rows.start * both..rows.end * both], width, dy, out);
+        })
     });
     tensor(out, [n, both])
 }

@@ -24,6 +24,26 @@ struct Layout {
 }
 
 impl Layout {
+    /// Rows that begin `row_stride` apart.
+    fn strided([rows, columns]: [usize; 2], row_stride: usize) -> Self {
+        Self {
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// As [`Self::strided`], for numbers that are there.
+    fn within(values: &[f32], shape: [usize; 2], row_stride: usize) -> Self {
+        let layout = Self::strided(shape, row_stride);
+        assert!(
+            layout.end() <= values.len(),
+            "a matrix lies within its slice"
+        );
+        layout
+    }
+
     /// The index behind the last element.
     fn end(self) -> usize {
         if self.rows == 0 || self.columns == 0 {
@@ -40,21 +60,8 @@ impl<'a> Matrix<'a> {
     }
 
     /// Rows that begin `row_stride` apart.
-    pub(in crate::ops) fn strided(
-        values: &'a [f32],
-        [rows, columns]: [usize; 2],
-        row_stride: usize,
-    ) -> Self {
-        let layout = Layout {
-            rows,
-            columns,
-            row_stride,
-            column_stride: 1,
-        };
-        assert!(
-            layout.end() <= values.len(),
-            "a matrix lies within its slice"
-        );
+    pub(in crate::ops) fn strided(values: &'a [f32], shape: [usize; 2], row_stride: usize) -> Self {
+        let layout = Layout::within(values, shape, row_stride);
         Self { values, layout }
     }
 
@@ -87,32 +94,18 @@ impl<'a> MatrixMut<'a> {
     /// Rows that begin `row_stride` apart.
     pub(in crate::ops) fn strided(
         values: &'a mut [f32],
-        [rows, columns]: [usize; 2],
+        shape: [usize; 2],
         row_stride: usize,
     ) -> Self {
-        assert!(columns <= row_stride, "rows do not overlap");
-        let layout = Layout {
-            rows,
-            columns,
-            row_stride,
-            column_stride: 1,
-        };
-        assert!(
-            layout.end() <= values.len(),
-            "a matrix lies within its slice"
-        );
+        assert!(shape[1] <= row_stride, "rows do not overlap");
+        let layout = Layout::within(values, shape, row_stride);
         Self { values, layout }
     }
 }
 
 /// `a·b` on all threads, row after row.
 pub(in crate::ops) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let layout = Layout {
-        rows: a.layout.rows,
-        columns: b.layout.columns,
-        row_stride: b.layout.columns,
-        column_stride: 1,
-    };
+    let layout = Layout::strided([a.layout.rows, b.layout.columns], b.layout.columns);
     let n = layout.rows * layout.columns;
     let mut out = Vec::with_capacity(n);
     if a.layout.columns == 0 {
