@@ -1,4 +1,4 @@
-//! An adapter as a value: the LoRA factors of every adapted matrix, under PEFT's names.
+//! An adapter as a value: the LoRA factors, and DoRA magnitudes, of every adapted matrix, under PEFT's names.
 
 mod files;
 
@@ -7,9 +7,11 @@ use burn::tensor::TensorData;
 
 use crate::config::ModelConfig;
 use crate::device::Device;
+use crate::dora::KnownNorms;
 use crate::error::LoadError;
 use crate::lora::{LoraConfig, LoraPair, Target};
 use crate::rng::splitmix64;
+use crate::transformer::CausalLm;
 
 /// The trained part of a model. Cheap to clone: clones share the tensors.
 #[derive(Debug, Clone)]
@@ -19,12 +21,16 @@ pub struct Adapter {
     layers: Vec<[Option<LoraPair>; Target::ALL.len()]>,
 }
 
-/// One of the two factors.
+/// What is learned of one matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Factor {
     A,
     B,
+    Magnitude,
 }
+
+/// How the name of a magnitude ends, which files hold as a line.
+const MAGNITUDE: &str = "lora_magnitude_vector";
 
 /// Most ranks in use are 8 to 256.
 const MAX_RANK: usize = 4096;
@@ -64,27 +70,30 @@ impl LoraConfig {
 }
 
 impl Adapter {
-    /// A fresh adapter, which changes nothing: B is zero. A is uniform in ±1/√in, as PEFT
-    /// initialises it, and a function of `seed` and the element alone.
-    pub fn init(config: &LoraConfig, model: &ModelConfig, seed: u64, device: &Device) -> Self {
+    /// A fresh adapter, which changes nothing: B is zero, and magnitudes are the lengths of the rows they scale. A is
+    /// uniform in ±1/√in, as PEFT initialises it, and a function of `seed` and the element alone.
+    pub fn init(config: &LoraConfig, model: &CausalLm, seed: u64) -> Self {
         // Seed 0 leaves the counter as it is; any other seed moves all of its bits.
         let key = splitmix64(seed) ^ splitmix64(0);
-        let built = Self::build(config, model, |layer, target, factor, [rows, columns]| {
-            let values = match factor {
-                Factor::A => {
-                    let module = (layer * Target::ALL.len() + target.index()) as u64;
-                    initial_a(key ^ (module << 32), rows, columns)
-                }
-                Factor::B => vec![0.0; rows * columns],
-            };
-            Ok::<_, std::convert::Infallible>(matrix(values, [rows, columns], device))
+        let device = model.device().inner();
+        let new = |layer: usize, target: Target, factor, [rows, columns]: [usize; 2]| match factor {
+            Factor::A => {
+                let module = (layer * Target::ALL.len() + target.index()) as u64;
+                let values = initial_a(key ^ (module << 32), rows, columns);
+                matrix(values, [rows, columns], &device)
+            }
+            Factor::B => Tensor::zeros([rows, columns], device.as_burn()),
+            Factor::Magnitude => model.row_norms(layer, target),
+        };
+        let built = Self::build(config, model.config(), |layer, target, factor, shape| {
+            Ok::<_, std::convert::Infallible>(new(layer, target, factor, shape))
         });
         let Ok(adapter) = built;
         adapter
     }
 
     /// An adapter from tensors that `tensor` finds by PEFT name and shape, in burn's orientation:
-    /// A `[in, rank]`, B `[rank, out]`.
+    /// A `[in, rank]`, B `[rank, out]`, a magnitude `[1, out]`.
     ///
     /// # Errors
     /// Whatever `tensor` raises.
@@ -102,18 +111,23 @@ impl Adapter {
         &self.config
     }
 
-    /// All tensors with their PEFT names: by layer, then module, then A before B.
+    /// All tensors with their PEFT names: by layer, then module, then A before B before the magnitude, if there is one.
     ///
     /// # Shapes
-    /// A is `[in, rank]` and B is `[rank, out]`; files hold both transposed.
+    /// A is `[in, rank]` and B is `[rank, out]`; files hold both transposed. A magnitude is `[1, out]`.
     pub fn named_tensors(&self) -> impl Iterator<Item = (String, &Tensor<2>)> {
         self.layers.iter().enumerate().flat_map(|(layer, pairs)| {
             let pairs = Target::ALL.into_iter().zip(pairs);
             pairs
                 .filter_map(|(target, pair)| Some((target, pair.as_ref()?)))
                 .flat_map(move |(target, pair)| {
+                    let magnitude = pair.magnitude.as_ref().map(|m| (Factor::Magnitude, m));
                     [(Factor::A, &pair.a), (Factor::B, &pair.b)]
-                        .map(|(factor, tensor)| (parameter_name(layer, target, factor), tensor))
+                        .into_iter()
+                        .chain(magnitude)
+                        .map(move |(factor, tensor)| {
+                            (parameter_name(layer, target, factor), tensor)
+                        })
                 })
         })
     }
@@ -123,10 +137,17 @@ impl Adapter {
     pub fn map(mut self, mut f: impl FnMut(&str, Tensor<2>) -> Tensor<2>) -> Self {
         for (layer, pairs) in self.layers.iter_mut().enumerate() {
             for (target, pair) in Target::ALL.into_iter().zip(pairs) {
-                *pair = pair.take().map(|LoraPair { a, b }| LoraPair {
-                    a: f(&parameter_name(layer, target, Factor::A), a),
-                    b: f(&parameter_name(layer, target, Factor::B), b),
-                });
+                let mut f = |factor, tensor| f(&parameter_name(layer, target, factor), tensor);
+                *pair = pair.take().map(
+                    |LoraPair {
+                         a, b, magnitude, ..
+                     }| LoraPair {
+                        a: f(Factor::A, a),
+                        b: f(Factor::B, b),
+                        magnitude: magnitude.map(|m| f(Factor::Magnitude, m)),
+                        norms: KnownNorms::default(),
+                    },
+                );
             }
         }
         self
@@ -161,6 +182,11 @@ impl Adapter {
                 pairs[target.index()] = Some(LoraPair {
                     a: tensor(layer, target, Factor::A, [n_in, config.rank])?,
                     b: tensor(layer, target, Factor::B, [config.rank, n_out])?,
+                    magnitude: config
+                        .use_dora
+                        .then(|| tensor(layer, target, Factor::Magnitude, [1, n_out]))
+                        .transpose()?,
+                    norms: KnownNorms::default(),
                 });
             }
             layers.push(pairs);
@@ -176,10 +202,11 @@ impl Adapter {
 fn parameter_name(layer: usize, target: Target, factor: Factor) -> String {
     let (block, module) = (target.block_name(), target.module_name());
     let factor = match factor {
-        Factor::A => "lora_A",
-        Factor::B => "lora_B",
+        Factor::A => "lora_A.weight",
+        Factor::B => "lora_B.weight",
+        Factor::Magnitude => MAGNITUDE,
     };
-    format!("base_model.model.model.layers.{layer}.{block}.{module}.{factor}.weight")
+    format!("base_model.model.model.layers.{layer}.{block}.{module}.{factor}")
 }
 
 /// Values of A `[in, rank]`. Elements are numbered as PEFT stores A, `[rank, in]`.

@@ -94,6 +94,14 @@ impl Device {
             burn: self.burn.clone().autodiff(),
         }
     }
+
+    /// The same device, recording nothing.
+    pub(crate) fn inner(&self) -> Self {
+        Self {
+            kind: self.kind,
+            burn: self.burn.clone().inner(),
+        }
+    }
 }
 
 impl fmt::Debug for Device {

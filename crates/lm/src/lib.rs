@@ -10,6 +10,7 @@ pub mod batch;
 mod columns;
 pub mod config;
 pub mod device;
+mod dora;
 pub mod error;
 pub mod gguf;
 mod linear;

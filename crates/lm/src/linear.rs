@@ -7,6 +7,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::columns::{add_to_columns, join};
 use crate::device::n_threads;
+use crate::dora::RowSquares;
 use crate::lora::{LayerLora, LoraSlot, Target};
 use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
 
@@ -19,6 +20,7 @@ pub(crate) struct Linear {
     pub(crate) weight: Tensor<2>,
     pub(crate) bias: Option<Tensor<1>>,
     pub(crate) parts: Arc<[Part]>,
+    pub(crate) row_squares: RowSquares,
 }
 
 /// One matrix of the model.
@@ -67,7 +69,30 @@ impl Linear {
             .iter()
             .map(|(_, slot)| slot.pair.b.clone().flatten(0, 1));
         let (a, b) = (join(a.collect(), 1), join(b.collect(), 0));
-        lora_linear(input, &self.weight, a, b, Arc::new(plan))
+        let y = lora_linear(input, &self.weight, a, b, Arc::new(plan));
+        match self.gains(slots) {
+            Some(gains) => y * gains,
+            None => y,
+        }
+    }
+
+    /// What each column of the output is multiplied with; `None` when the adapters learn no magnitudes.
+    ///
+    /// # Shapes
+    /// `[1, out]`
+    fn gains(&self, slots: &[(&Part, LoraSlot<'_>)]) -> Option<Tensor<2>> {
+        let gains = slots.iter().map(|(part, slot)| self.gain(part, slot));
+        let gains: Vec<_> = gains.collect::<Option<_>>()?;
+        let device = gains[0].device();
+        let mut adapted = slots.iter().map(|(part, _)| *part).zip(gains).peekable();
+        let columns =
+            self.parts.iter().map(
+                |part| match adapted.next_if(|(adapted, _)| *adapted == part) {
+                    Some((_, gain)) => gain,
+                    None => Tensor::ones([1, part.columns.len()], &device),
+                },
+            );
+        Some(join(columns.collect(), 1))
     }
 
     /// Each adapter sees an input of its own, so they share nothing.
@@ -75,8 +100,27 @@ impl Linear {
         let y = project(x.clone(), &self.weight);
         let added = slots
             .iter()
-            .map(|(part, slot)| (part.columns.clone(), slot.forward(x.clone())));
+            .map(|(part, slot)| (part.columns.clone(), self.added(x, part, slot)));
         add_to_columns(&y, added)
+    }
+
+    /// What an adapter that sees a thinned input adds to the base's product with the whole one. A magnitude scales the
+    /// base's product with the thinned input too, as in PEFT.
+    fn added(&self, x: &Tensor<2>, part: &Part, slot: &LoraSlot<'_>) -> Tensor<2> {
+        let x = slot.thinned(x.clone());
+        let update = slot.update(x.clone());
+        match self.gain(part, slot) {
+            None => update,
+            Some(gain) => {
+                project(x, &self.rows(part)) * gain.clone().sub_scalar(1.0) + update * gain
+            }
+        }
+    }
+
+    /// The rows of one part.
+    pub(crate) fn rows(&self, part: &Part) -> Tensor<2> {
+        let Range { start, end } = part.columns;
+        self.weight.clone().narrow(0, start, end - start)
     }
 
     pub(crate) fn autodiff(&self) -> Self {
@@ -84,6 +128,7 @@ impl Linear {
             weight: self.weight.clone().autodiff(),
             bias: self.bias.as_ref().map(|bias| bias.clone().autodiff()),
             parts: self.parts.clone(),
+            row_squares: self.row_squares.clone(),
         }
     }
 }

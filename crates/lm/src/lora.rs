@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::Device;
+use crate::dora::KnownNorms;
 use crate::rng::splitmix64;
 
 /// A weight matrix of each layer that an adapter may adapt.
@@ -85,6 +86,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Whether the factor is `alpha / √rank` (Kalajdzievski 2023) instead of `alpha / rank`.
     pub use_rslora: bool,
+    /// Whether the length of each row of an adapted matrix is learned apart from its direction (Liu et al. 2024).
+    pub use_dora: bool,
     /// The probability with which an input of the adapter is dropped in training.
     pub dropout: f64,
     pub target_modules: Vec<Target>,
@@ -99,13 +102,18 @@ impl LoraConfig {
     }
 }
 
-/// The two factors for one weight matrix, in burn's orientation: `y += scale · (x·A)·B`.
+/// The two factors for one weight matrix, in burn's orientation: `y += scale · (x·A)·B`. With a magnitude, each column of
+/// the sum is then scaled to it (see [`crate::dora`]).
 #[derive(Debug, Clone)]
 pub(crate) struct LoraPair {
     /// `[in, rank]`
     pub(crate) a: Tensor<2>,
     /// `[rank, out]`
     pub(crate) b: Tensor<2>,
+    /// `[1, out]`
+    pub(crate) magnitude: Option<Tensor<2>>,
+    /// What the magnitude is divided by.
+    pub(crate) norms: KnownNorms,
 }
 
 /// Dropout of one training step.
@@ -189,15 +197,19 @@ impl LoraSlot<'_> {
         self.dropout.is_some_and(|dropout| dropout.rate > 0.0)
     }
 
-    /// `scale · (x·A)·B`. The small product is scaled, not the wide one.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = match self.dropout.filter(|dropout| dropout.rate > 0.0) {
+    /// `x` with some of its elements dropped and the others made up for it.
+    pub(crate) fn thinned(&self, x: Tensor<2>) -> Tensor<2> {
+        match self.dropout.filter(|dropout| dropout.rate > 0.0) {
             Some(dropout) => {
                 let mask = dropout.mask(self.module, x.dims(), self.device);
                 x * mask
             }
             None => x,
-        };
+        }
+    }
+
+    /// `scale · (x·A)·B`. The small product is scaled, not the wide one.
+    pub(crate) fn update(&self, x: Tensor<2>) -> Tensor<2> {
         x.matmul(self.pair.a.clone())
             .mul_scalar(self.scale)
             .matmul(self.pair.b.clone())

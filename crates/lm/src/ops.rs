@@ -19,7 +19,7 @@ mod lora_linear;
 mod rms_norm;
 mod swiglu;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -16,8 +16,8 @@ use crate::attention::{Attention, RaggedAttention};
 use crate::batch::Ragged;
 use crate::config::ModelConfig;
 use crate::device::Device;
-use crate::linear::{Linear, project};
-use crate::lora::{Dropout, LayerLora};
+use crate::linear::{Linear, Part, project};
+use crate::lora::{Dropout, LayerLora, Target};
 use crate::norm::RmsNorm;
 use crate::ops::{Input, attention, cross_entropy};
 use crate::precision::{Precision, cast};
@@ -146,6 +146,19 @@ impl CausalLm {
     /// How far each pair of a head's columns turns from one position to the next.
     pub(crate) fn frequencies(&self) -> &[f32] {
         &self.inverse_frequencies
+    }
+
+    /// The matrix `target` of a layer: where it lies, and which part of that it is.
+    pub(crate) fn linear(&self, layer: usize, target: Target) -> (&Linear, &Part) {
+        let Layer { attention, mlp, .. } = &self.layers[layer];
+        let linear = match target {
+            Target::Q | Target::K | Target::V => &attention.qkv,
+            Target::O => &attention.o,
+            Target::Gate | Target::Up => &mlp.gate_up,
+            Target::Down => &mlp.down,
+        };
+        let part = linear.parts.iter().find(|part| part.target == target);
+        (linear, part.expect("each matrix lies in one layer"))
     }
 
     /// All layers and the final norm; `attend` is told the layer's number and gets queries, keys

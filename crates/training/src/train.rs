@@ -348,7 +348,7 @@ fn begin(
     match start {
         Start::Fresh => {
             let lora = lora_config(&config.lora);
-            let adapter = Adapter::init(&lora, model.config(), config.seed, model.device());
+            let adapter = Adapter::init(&lora, model, config.seed);
             Ok((adapter.clone(), AdamW::new(config, &adapter)))
         }
         Start::From(adapter) => Ok((adapter.clone(), AdamW::new(config, &adapter))),
@@ -366,7 +366,7 @@ fn begin(
 /// Whether a run with the settings `lora` can go on from `adapter`.
 pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
     let (found, wanted) = (adapter.config(), lora_config(lora));
-    let scaling = |config: &LoraConfig| (config.rank, config.use_rslora);
+    let scaling = |config: &LoraConfig| (config.rank, config.use_rslora, config.use_dora);
     scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules
 }
 
@@ -393,6 +393,7 @@ pub fn lora_config(lora: &domain::config::LoraConfig) -> LoraConfig {
         rank: lora.rank,
         alpha: lora.alpha,
         use_rslora: lora.use_rslora,
+        use_dora: false,
         dropout: lora.dropout,
         target_modules: lora.target_modules.iter().map(target).collect(),
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Adapter, matrix};
+use super::{Adapter, MAGNITUDE, matrix};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::error::LoadError;
@@ -54,8 +54,7 @@ impl Adapter {
         let mut source = SafetensorsSource::open(&[path])?;
         let mut unused: BTreeSet<_> = source.tensors().into_iter().map(|(name, _)| name).collect();
         let adapter = Self::from_tensors(&config, model, |name, [rows, columns]| {
-            // Files hold both factors transposed.
-            let values = source.tensor(name, &[columns, rows])?;
+            let values = source.tensor(name, &file_shape(name, [rows, columns]))?;
             if !values.iter().all(|value| value.is_finite()) {
                 return Err(LoadError::NonFinite(name.to_owned()));
             }
@@ -78,8 +77,8 @@ impl Adapter {
         let shapes: Vec<_> = tensors
             .iter()
             .map(|(name, tensor)| {
-                let [rows, columns] = tensor.dims();
-                (name.as_str(), [columns, rows])
+                let shape = file_shape(name, tensor.dims());
+                (name.as_str(), shape)
             })
             .collect();
         let mut out = BufWriter::new(out);
@@ -96,6 +95,15 @@ impl Adapter {
             }
         }
         out.flush()
+    }
+}
+
+/// The shape that a file gives a tensor: factors lie there transposed, a magnitude is a line.
+fn file_shape(name: &str, [rows, columns]: [usize; 2]) -> Vec<usize> {
+    if name.ends_with(MAGNITUDE) {
+        vec![columns]
+    } else {
+        vec![columns, rows]
     }
 }
 
@@ -151,7 +159,7 @@ fn config_document(config: &LoraConfig, base_name: &str) -> Value {
         "revision": null,
         "target_modules": modules,
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
+        "use_dora": config.use_dora,
         "use_rslora": config.use_rslora,
     })
 }
@@ -229,7 +237,6 @@ impl ConfigDocument {
         let flags = [
             ("fan_in_fan_out", self.fan_in_fan_out),
             ("lora_bias", self.lora_bias),
-            ("use_dora", self.use_dora),
             ("alpha_pattern", !is_empty(&self.alpha_pattern)),
             ("rank_pattern", !is_empty(&self.rank_pattern)),
             ("layer_replication", !is_empty(&self.layer_replication)),
@@ -243,6 +250,7 @@ impl ConfigDocument {
             rank: self.r,
             alpha: self.lora_alpha,
             use_rslora: self.use_rslora,
+            use_dora: self.use_dora,
             dropout: self.lora_dropout,
             target_modules: targets(self.target_modules)?,
         })

@@ -6,13 +6,13 @@ use crate::device::Device;
 use crate::rng::splitmix64;
 
 /// Numbers in [-1, 1), a function of `name`.
-pub(super) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
+pub(crate) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
     let values = random_values(name, shape.iter().product());
     Tensor::from_data(TensorData::new(values, shape), Device::cpu().as_burn())
 }
 
 /// `n` numbers in [-1, 1), a function of `name`.
-pub(super) fn random_values(name: &str, n: usize) -> Vec<f32> {
+pub(crate) fn random_values(name: &str, n: usize) -> Vec<f32> {
     let seed = name
         .bytes()
         .fold(n as u64, |seed, byte| splitmix64(seed ^ u64::from(byte)));
@@ -23,7 +23,7 @@ pub(super) fn random_values(name: &str, n: usize) -> Vec<f32> {
 }
 
 /// One row of numbers.
-pub(super) fn random_line(name: &str, n: usize) -> Tensor<2> {
+pub(crate) fn random_line(name: &str, n: usize) -> Tensor<2> {
     random(name, [1, n])
 }
 
@@ -71,11 +71,11 @@ pub(super) fn agree_within<const N: usize, const D: usize>(
     assert_eq!(untracked, found.0, "without a graph");
 }
 
-fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec().unwrap()
 }
 
-fn close(what: &str, bound: f32, found: &[f32], expected: &[f32]) {
+pub(crate) fn close(what: &str, bound: f32, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected
         .iter()

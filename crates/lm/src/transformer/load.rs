@@ -9,6 +9,7 @@ use super::{CausalLm, Layer, Mlp};
 use crate::attention::{Attention, Heads};
 use crate::config::ModelConfig;
 use crate::device::Device;
+use crate::dora::RowSquares;
 use crate::error::LoadError;
 use crate::linear::{Linear, Part};
 use crate::lora::Target;
@@ -127,6 +128,7 @@ impl Loader<'_> {
             weight: self.matrix(weight, [n_out, n_in]),
             bias,
             parts: parts.into(),
+            row_squares: RowSquares::default(),
         })
     }
 

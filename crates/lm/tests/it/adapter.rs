@@ -13,7 +13,7 @@ use crate::tiny::{self, RandomWeights, families, largest_difference, lora, rando
 
 /// An adapter whose B is not zero.
 pub(crate) fn random_adapter(model: &CausalLm) -> Adapter {
-    Adapter::init(&lora(), model.config(), 1, &Device::cpu()).map(|name, tensor| {
+    Adapter::init(&lora(), model, 1).map(|name, tensor| {
         let [rows, columns] = tensor.dims();
         let values = random(name, rows * columns)
             .iter()
@@ -26,18 +26,18 @@ pub(crate) fn random_adapter(model: &CausalLm) -> Adapter {
     })
 }
 
-fn batch() -> Ragged {
+pub(crate) fn batch() -> Ragged {
     Ragged::from_rows([&[1, 2, 3, 4][..], &[5, 6, 7]])
 }
 
-fn hidden(model: &CausalLm, adapter: Option<&Adapter>) -> Vec<f32> {
+pub(crate) fn hidden(model: &CausalLm, adapter: Option<&Adapter>) -> Vec<f32> {
     values(model.hidden(&batch(), adapter, None))
 }
 
 #[test]
 fn a_fresh_adapter_changes_nothing() {
     let model = tiny::model(json!({}));
-    let adapter = Adapter::init(&lora(), model.config(), 42, &Device::cpu());
+    let adapter = Adapter::init(&lora(), &model, 42);
     assert_eq!(hidden(&model, Some(&adapter)), hidden(&model, None));
 }
 
@@ -45,7 +45,7 @@ fn a_fresh_adapter_changes_nothing() {
 fn seeds_differ_and_repeat() {
     let model = tiny::model(json!({}));
     let first_a = |seed| {
-        let adapter = Adapter::init(&lora(), model.config(), seed, &Device::cpu());
+        let adapter = Adapter::init(&lora(), &model, seed);
         values(adapter.named_tensors().next().unwrap().1.clone())
     };
     assert_eq!(first_a(1), first_a(1));
@@ -168,7 +168,7 @@ fn dropout_is_a_function_of_its_key() {
     assert_eq!(with(0.0, 1), values(loss(&model, &adapter, None)));
 }
 
-fn saved(adapter: &Adapter) -> tempfile::TempDir {
+pub(crate) fn saved(adapter: &Adapter) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     adapter.save(dir.path(), "some/base").unwrap();
     dir
@@ -182,10 +182,7 @@ fn a_saved_adapter_loads_bit_equal() {
         dropout: 0.1,
         ..lora()
     };
-    for adapter in [
-        random_adapter(&model),
-        Adapter::init(&config, model.config(), 9, model.device()),
-    ] {
+    for adapter in [random_adapter(&model), Adapter::init(&config, &model, 9)] {
         let dir = saved(&adapter);
         let loaded = Adapter::load(dir.path(), model.config(), &Device::cpu()).unwrap();
         assert_eq!(loaded.config().rank, adapter.config().rank);
@@ -244,7 +241,6 @@ fn settings_that_are_not_supported_are_refused_by_name() {
     for (key, value) in [
         ("peft_type", json!("LOHA")),
         ("bias", json!("all")),
-        ("use_dora", json!(true)),
         ("rank_pattern", json!({"q_proj": 4})),
         ("modules_to_save", json!(["lm_head"])),
         ("target_modules", json!(["q_proj", "lm_head"])),

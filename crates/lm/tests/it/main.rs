@@ -4,6 +4,7 @@
 
 mod adapter;
 mod base;
+mod dora;
 mod forward;
 mod gguf;
 mod oracle;

@@ -99,10 +99,11 @@ fn logits_and_losses_equal_the_reference() {
         rank: 8,
         alpha: 16.0,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     };
-    let adapter = Adapter::init(&config, model.config(), 0, model.device());
+    let adapter = Adapter::init(&config, &model, 0);
     let logits = model.logits(model.hidden(&input, Some(&adapter), None));
 
     let mut worst = 0.0_f32;

@@ -104,6 +104,7 @@ pub(crate) fn lora() -> LoraConfig {
         rank: 3,
         alpha: 6.0,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     }

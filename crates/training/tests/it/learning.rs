@@ -85,7 +85,7 @@ fn a_row_has_the_same_loss_among_others_and_alone() {
 fn a_new_adapter_changes_nothing() {
     let (model, rows) = (tiny_model(), rows(6));
     let lora = training::train::lora_config(&config(&json!({})).lora);
-    let adapter = lm::Adapter::init(&lora, model.config(), 1, model.device());
+    let adapter = lm::Adapter::init(&lora, &model, 1);
     let with = eval::evaluate(&model, Some(&adapter), &rows.examples).unwrap();
     let without = eval::evaluate(&model, None, &rows.examples).unwrap();
     assert_eq!(with, without);
@@ -110,8 +110,7 @@ fn a_loss_that_is_no_number_stops_the_run_names_the_lines_and_saves_nothing() {
     });
     let (model, config) = (tiny_model(), config(&settings));
     let lora = training::train::lora_config(&config.lora);
-    let broken = lm::Adapter::init(&lora, model.config(), 1, model.device())
-        .map(|_, tensor| tensor.ones_like() * 1e38);
+    let broken = lm::Adapter::init(&lora, &model, 1).map(|_, tensor| tensor.ones_like() * 1e38);
     let dir = TempDir::new().unwrap();
     let start = Start::From(broken);
     let (trained, seen) = run(

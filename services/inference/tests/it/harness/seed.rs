@@ -9,7 +9,7 @@ use domain::job::Outcome;
 use domain::{
     BaseModelId, FileId, FineTunedModelId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig,
 };
-use lm::{Adapter, Device, LoraConfig, Target};
+use lm::{Adapter, BaseFiles, Device, LoraConfig, Precision, Target};
 use store::base_models::{BaseModel, BaseModelFile};
 use store::checkpoints::{CheckpointMetrics, NewCheckpoint};
 use store::jobs::JobRequest;
@@ -129,7 +129,7 @@ async fn tuned_model(
         .unwrap();
     tx.commit().await.unwrap();
 
-    write_adapter(dir);
+    write_adapter(&dir.with_file_name("base"), dir);
     let checkpoint_prefix = keys::checkpoint(project_id, job.id, 1, CHECKPOINT_STEP);
     let model_id = FineTunedModelId::new();
     let adapter_prefix = keys::adapter(project_id, model_id);
@@ -203,17 +203,18 @@ fn checkpoint(object_prefix: String) -> NewCheckpoint {
 }
 
 /// An adapter that changes every answer.
-fn write_adapter(dir: &Path) {
-    let base = lm::testing::tiny_config();
-    let model = lm::ModelConfig::from_json(base.to_string().as_bytes()).unwrap();
+fn write_adapter(base: &Path, dir: &Path) {
     let config = LoraConfig {
         rank: 2,
         alpha: 4.0,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.0,
         target_modules: Target::ALL.to_vec(),
     };
-    let adapter = Adapter::init(&config, &model, 3, &Device::cpu());
+    let base = BaseFiles::open(base).unwrap();
+    let model = base.load(&Device::cpu(), Precision::F32).unwrap();
+    let adapter = Adapter::init(&config, &model, 3);
     let moved = adapter.map(|name, tensor| {
         if name.contains("lora_B") {
             tensor.add_scalar(0.5)
