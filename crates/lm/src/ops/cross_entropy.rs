@@ -18,11 +18,11 @@ use super::cpu::vector::{exp, max, sum, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
 use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused};
+use super::{FusedGradients, FusedOps, is_fused, learned};
 use crate::precision::product;
 
 /// Rows whose scores exist at once.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 
 /// How well the head predicts each row's target: in the first column its negative log-likelihood in nats, in the second
 /// 1 if no other token scores higher and 0 otherwise. Only the first has a gradient.
@@ -34,8 +34,11 @@ pub(crate) fn cross_entropy(
     head: &Tensor<2>,
     targets: &Arc<[u32]>,
 ) -> Tensor<2> {
-    if !is_fused(&hidden) || head.is_require_grad() {
+    if !is_fused(&hidden) {
         return plain(hidden, head, targets);
+    }
+    if learned::learns(head) {
+        return learned::cross_entropy(hidden, head, targets);
     }
     Tensor::from_dispatch(Dispatch::cross_entropy(
         hidden.into_dispatch(),
@@ -144,7 +147,7 @@ vectorized! {
         ];
     }
 
-    fn softmax(scores: &mut [f32]) {
+    pub(super) fn softmax(scores: &mut [f32]) {
         let largest = max(scores);
         for score in scores.iter_mut() {
             *score = exp(*score - largest);

@@ -1,4 +1,4 @@
-//! A product with a frozen matrix.
+//! A product with a matrix.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
@@ -9,16 +9,19 @@ use burn::tensor::Tensor;
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor};
 use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused};
+use super::{FusedGradients, FusedOps, is_fused, learned};
 use crate::precision::product;
 
-/// `x·Wᵀ` without copying W, whose gradient is not wanted.
+/// `x·Wᵀ` without copying W.
 ///
 /// # Shapes
 /// `x`: `[n, d]`, `weight`: `[o, d]`; returns `[n, o]`.
 pub(crate) fn linear(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
-    if !is_fused(&x) || weight.is_require_grad() {
+    if !is_fused(&x) {
         return plain(x, weight);
+    }
+    if learned::learns(weight) {
+        return learned::linear(x, weight);
     }
     Tensor::from_dispatch(Dispatch::frozen_linear(
         x.into_dispatch(),

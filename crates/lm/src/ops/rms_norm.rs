@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use super::cpu::vector::{dot, vectorized};
 use super::cpu::{rows, tensor, values};
 use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused};
+use super::{FusedGradients, FusedOps, is_fused, learned};
 use crate::profile::{Part, measure};
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension.
@@ -21,12 +21,16 @@ pub(crate) fn rms_norm<const D: usize>(
     weight: &Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    if !is_fused(&x) || weight.is_require_grad() {
+    if !is_fused(&x) {
         return plain(x, weight, epsilon);
     }
-    let (x, weight) = (x.into_dispatch(), weight.clone().into_dispatch());
     #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
-    Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon as f32))
+    let epsilon = epsilon as f32;
+    if learned::learns(weight) {
+        return learned::rms_norm(x, weight, epsilon);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.clone().into_dispatch());
+    Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon))
 }
 
 /// The definition.

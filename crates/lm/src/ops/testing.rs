@@ -1,9 +1,27 @@
 //! Holds a fused operation against its definition.
 
+use std::cell::Cell;
+
 use burn::tensor::{Tensor, TensorData};
 
 use crate::device::Device;
 use crate::rng::splitmix64;
+
+thread_local! {
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` returns when every operation takes its definition, as on a device without fused ones.
+pub(crate) fn plainly<R>(work: impl FnOnce() -> R) -> R {
+    PLAIN.set(true);
+    let result = work();
+    PLAIN.set(false);
+    result
+}
+
+pub(super) fn is_plain() -> bool {
+    PLAIN.get()
+}
 
 /// Numbers in [-1, 1), a function of `name`.
 pub(crate) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {

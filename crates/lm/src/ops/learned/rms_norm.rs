@@ -1,0 +1,82 @@
+//! `dx` as with a frozen weight, and `dw = Σ dy·x / rms(x)` over all rows.
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::Both;
+use crate::ops::cpu::vector::{dot, vectorized};
+use crate::ops::cpu::{tensor, values};
+use crate::ops::rms_norm;
+use crate::profile::{Part, measure};
+
+/// Rows that a task adds up. The tasks' sums are added in order, so the result does not depend on who made them.
+const ROWS: usize = 256;
+
+pub(super) fn backward(
+    [x, weight]: &Both<FlexTensor>,
+    epsilon: f32,
+    gradient: &FlexTensor,
+    [wants_x, wants_weight]: Both<bool>,
+) -> Both<Option<FlexTensor>> {
+    let d_x = wants_x.then(|| rms_norm::backward(x, weight, epsilon, gradient));
+    let d_weight = wants_weight.then(|| {
+        let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
+        let width = weight.layout().shape()[0];
+        let sums = measure(Part::Elementwise, || {
+            sum_rows(values(&x), values(&gradient), width, epsilon)
+        });
+        tensor(sums, [width])
+    });
+    [d_x, d_weight]
+}
+
+fn sum_rows(x: &[f32], dy: &[f32], width: usize, epsilon: f32) -> Vec<f32> {
+    let blocks = x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width));
+    let sums: Vec<_> = blocks
+        .map(|(x, dy)| {
+            let mut sum = vec![0.0; width];
+            add_rows(x, dy, epsilon, &mut sum);
+            sum
+        })
+        .collect();
+    let mut total = vec![0.0; width];
+    for sum in sums {
+        for (total, sum) in total.iter_mut().zip(sum) {
+            *total += sum;
+        }
+    }
+    total
+}
+
+vectorized! {
+    fn add_rows(x: &[f32], dy: &[f32], epsilon: f32, sum: &mut [f32]) {
+        let width = sum.len();
+        for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+            #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+            let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
+            for ((sum, x), dy) in sum.iter_mut().zip(x).zip(dy) {
+                *sum += dy * x * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::rms_norm;
+    use crate::ops::testing::{agree, plainly, random, random_line};
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        for [rows, width] in [[1, 16], [5, 48], [600, 576], [7, 33]] {
+            agree(
+                [
+                    random::<2>("x", [rows, width]),
+                    random_line("weight", width),
+                ],
+                |[x, weight]| rms_norm(x, &weight.flatten(0, 1), 1e-5),
+                |[x, weight]| plainly(|| rms_norm(x, &weight.flatten(0, 1), 1e-5)),
+            );
+        }
+    }
+}
