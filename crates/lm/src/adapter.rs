@@ -1,6 +1,6 @@
 //! An adapter as a value: the LoRA factors, and DoRA magnitudes, of every adapted matrix, under PEFT's names.
 
-mod files;
+pub(crate) mod files;
 
 use burn::tensor::Tensor;
 use burn::tensor::TensorData;

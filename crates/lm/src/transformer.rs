@@ -4,6 +4,7 @@
 //! each call is given.
 
 mod load;
+mod weights;
 
 use std::collections::HashMap;
 use std::sync::Arc;

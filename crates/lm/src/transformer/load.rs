@@ -17,9 +17,9 @@ use crate::norm::RmsNorm;
 use crate::precision::Precision;
 use crate::weights::WeightSource;
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const FINAL_NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(super) const FINAL_NORM: &str = "model.norm.weight";
+pub(super) const HEAD: &str = "lm_head.weight";
 
 impl CausalLm {
     /// Builds the model that `config` describes from the weights in `source`.

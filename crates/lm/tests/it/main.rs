@@ -6,6 +6,7 @@ mod adapter;
 mod base;
 mod dora;
 mod forward;
+mod full;
 mod gguf;
 mod oracle;
 mod parity;
