@@ -3,6 +3,7 @@
 //! Plain structs of tensors. The base is frozen and shared; what is trained is the adapter that
 //! each call is given.
 
+mod gradients;
 mod load;
 mod weights;
 
@@ -101,23 +102,9 @@ impl CausalLm {
         adapter: Option<&Adapter>,
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
-        let segments: Arc<[usize]> = input.segments.clone().into();
-        assert_eq!(
-            segments.iter().sum::<usize>(),
-            input.n_tokens(),
-            "segments must cover the batch"
-        );
-        // Layers differ in their window at most.
-        let mut plans = HashMap::new();
+        let mut plans = Plans::new(self, input);
         self.run_layers(&input.ids, adapter, dropout, |_, layer, qkv| {
-            let plan = plans.entry(layer.sliding_window).or_insert_with(|| {
-                let window = layer.sliding_window;
-                let (frequencies, device) = (&self.inverse_frequencies, &self.device);
-                let plan =
-                    RaggedAttention::new(layer.heads, window, &segments, frequencies, device);
-                Arc::new(plan)
-            });
-            attention(qkv, plan)
+            plans.attend(layer, qkv)
         })
     }
 
@@ -172,17 +159,29 @@ impl CausalLm {
         mut attend: impl FnMut(usize, &Attention, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let mut x = self.embed(ids);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let dropout = dropout.copied();
-            let lora = LayerLora {
-                adapter,
-                dropout,
-                layer: index,
-                device: &self.device,
-            };
-            x = layer.forward(x, lora, |attention, qkv| attend(index, attention, qkv));
+        for index in 0..self.layers.len() {
+            x = self.run_layer(index, x, adapter, dropout, |attention, qkv| {
+                attend(index, attention, qkv)
+            });
         }
         self.norm.forward(x)
+    }
+
+    fn run_layer(
+        &self,
+        index: usize,
+        x: Tensor<2>,
+        adapter: Option<&Adapter>,
+        dropout: Option<&Dropout>,
+        attend: impl FnOnce(&Attention, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let lora = LayerLora {
+            adapter,
+            dropout: dropout.copied(),
+            layer: index,
+            device: &self.device,
+        };
+        self.layers[index].forward(x, lora, attend)
     }
 
     fn embed(&self, ids: &[u32]) -> Tensor<2> {
@@ -196,6 +195,40 @@ impl CausalLm {
         let len = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), self.device.as_burn());
         cast(self.embedding.clone().select(0, ids), DType::F32)
+    }
+}
+
+/// How the layers attend inside the segments of one batch. They differ in their window at most.
+struct Plans {
+    segments: Arc<[usize]>,
+    frequencies: Arc<[f32]>,
+    device: Device,
+    by_window: HashMap<Option<usize>, Arc<RaggedAttention>>,
+}
+
+impl Plans {
+    fn new(model: &CausalLm, input: &Ragged) -> Self {
+        assert_eq!(
+            input.segments.iter().sum::<usize>(),
+            input.n_tokens(),
+            "segments must cover the batch"
+        );
+        Self {
+            segments: input.segments.clone().into(),
+            frequencies: model.inverse_frequencies.clone(),
+            device: model.device.clone(),
+            by_window: HashMap::new(),
+        }
+    }
+
+    fn attend(&mut self, layer: &Attention, qkv: Tensor<2>) -> Tensor<2> {
+        let (heads, window) = (layer.heads, layer.sliding_window);
+        let plan = self.by_window.entry(window).or_insert_with(|| {
+            let (segments, frequencies) = (&self.segments, &self.frequencies);
+            let plan = RaggedAttention::new(heads, window, segments, frequencies, &self.device);
+            Arc::new(plan)
+        });
+        attention(qkv, plan)
     }
 }
 

@@ -10,5 +10,6 @@ mod full;
 mod gguf;
 mod oracle;
 mod parity;
+mod recompute;
 mod session;
 mod tiny;

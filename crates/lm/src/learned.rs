@@ -1,0 +1,77 @@
+//! What a run changes, whichever it is: an adapter beside a base model that stays, or the model's own weights.
+
+use burn::tensor::Tensor;
+
+use crate::adapter::Adapter;
+use crate::full::FullWeights;
+use crate::transformer::CausalLm;
+
+/// What learns: named tensors in a fixed order. Cheap to clone: clones share the tensors.
+#[derive(Debug, Clone)]
+pub enum Learned {
+    Adapter(Adapter),
+    Full(FullWeights),
+}
+
+/// What a forward pass leaves for the backward pass. Losses and gradients are the same to the bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activations {
+    /// All that it needs, of every layer.
+    #[default]
+    Kept,
+    /// The input of each layer; the rest is computed again, a layer at a time: a third more work, and memory that hardly
+    /// grows with depth (Chen et al. 2016).
+    Recomputed,
+}
+
+impl Learned {
+    /// All tensors with their names.
+    pub fn named_tensors(&self) -> impl Iterator<Item = (String, &Tensor<2>)> {
+        let (adapter, full) = match self {
+            Self::Adapter(adapter) => (Some(adapter.named_tensors()), None),
+            Self::Full(weights) => (None, Some(weights.named_tensors())),
+        };
+        let adapter = adapter.into_iter().flatten();
+        adapter.chain(full.into_iter().flatten())
+    }
+
+    /// Replaces every tensor, in the order of [`Self::named_tensors`].
+    #[must_use]
+    pub fn map(self, f: impl FnMut(&str, Tensor<2>) -> Tensor<2>) -> Self {
+        match self {
+            Self::Adapter(adapter) => Self::Adapter(adapter.map(f)),
+            Self::Full(weights) => Self::Full(weights.map(f)),
+        }
+    }
+
+    /// The same values as leaves whose gradients the backward pass keeps.
+    #[must_use]
+    pub fn require_grad(self) -> Self {
+        self.map(|_, tensor| tensor.autodiff().detach().require_grad())
+    }
+
+    /// The same values, no longer part of any graph.
+    #[must_use]
+    pub fn inner(self) -> Self {
+        self.map(|_, tensor| tensor.inner())
+    }
+
+    /// As many zeros.
+    #[must_use]
+    pub fn zeros_like(&self) -> Self {
+        self.clone().map(|_, tensor| tensor.zeros_like())
+    }
+
+    /// The model to run, and the adapter to run it with.
+    pub fn on(&self, base: &CausalLm) -> (CausalLm, Option<&Adapter>) {
+        match self {
+            Self::Adapter(adapter) => (base.clone(), Some(adapter)),
+            Self::Full(weights) => (base.with_weights(weights), None),
+        }
+    }
+
+    /// Whether the embedding is among what learns.
+    pub(crate) fn has_embedding(&self) -> bool {
+        matches!(self, Self::Full(weights) if weights.train_embeddings())
+    }
+}
