@@ -50,6 +50,25 @@ pub enum RowErrorKind {
          message"
     )]
     PromptCompletion,
+    #[error(
+        "`messages` is missing; a row with `input` and two outputs is a preference, for the methods \
+         dpo, ipo, orpo and simpo"
+    )]
+    PreferenceRow,
+    #[error(
+        "`input` is missing; a row with `messages` is a conversation, for the method supervised (or \
+         kto, with a `label`)"
+    )]
+    ChatRow,
+    #[error(
+        "`input` is missing; a preference is {{\"input\": {{\"messages\": […]}}, \
+         \"preferred_output\": […], \"non_preferred_output\": […]}}"
+    )]
+    NoPreference,
+    #[error("`{field}` has no assistant message with a weight other than 0; add the answer")]
+    NoAnswer { field: &'static str },
+    #[error("both outputs are the same, so neither is better; change one or remove the row")]
+    SameAnswers,
     #[error("`messages` has {found} messages; at most {max} are allowed, so split the row")]
     TooManyMessages { found: usize, max: usize },
     #[error("`{field}` is {found}; it has to be {expected}")]

@@ -2,6 +2,8 @@
 
 use std::io::BufRead;
 
+use domain::config::RowKind;
+
 use crate::lines::{Line, Lines};
 use crate::{Faults, Row, RowError, RowErrorKind, json, row};
 
@@ -25,12 +27,18 @@ impl Default for Limits {
     }
 }
 
+/// Read the conversations of `reader`: rows of [`RowKind::Chat`]. See [`read_rows_of`].
+pub fn read_rows<R: BufRead>(reader: R, limits: &Limits) -> RowReader<R> {
+    read_rows_of(RowKind::Chat, reader, limits)
+}
+
 /// Read the rows of `reader`, an error for each faulty line among them.
 ///
 /// Blank lines and a byte order mark are skipped. After a faulty line the next one is read as if
 /// nothing had happened; only a failing `reader` and too many rows end the iteration early.
-pub fn read_rows<R: BufRead>(reader: R, limits: &Limits) -> RowReader<R> {
+pub fn read_rows_of<R: BufRead>(kind: RowKind, reader: R, limits: &Limits) -> RowReader<R> {
     RowReader {
+        kind,
         lines: Lines::new(reader, limits.max_line_bytes),
         limits: limits.clone(),
         n_rows: 0,
@@ -38,8 +46,9 @@ pub fn read_rows<R: BufRead>(reader: R, limits: &Limits) -> RowReader<R> {
     }
 }
 
-/// The iterator of [`read_rows`].
+/// The iterator of [`read_rows_of`].
 pub struct RowReader<R> {
+    kind: RowKind,
     lines: Lines<R>,
     limits: Limits,
     /// Lines that are not blank, faulty ones included.
@@ -57,11 +66,12 @@ impl<R: BufRead> RowReader<R> {
             std::str::from_utf8(self.lines.bytes()).map_err(|error| RowErrorKind::NotUtf8 {
                 position: error.valid_up_to(),
             })?;
-        let conversation = row::conversation(json::parse(text)?, &self.limits)?;
+        let (conversation, judgement) = row::parse(json::parse(text)?, self.kind, &self.limits)?;
         Ok(Row {
             line: line.number,
-            hash: row::hash(&conversation),
+            hash: row::hash(&conversation, &judgement),
             conversation,
+            judgement,
         })
     }
 

@@ -1,6 +1,9 @@
 //! One row: an object of JSON becomes a conversation that can be trained on, or an error that
 //! names the field.
 
+mod preference;
+
+use domain::config::RowKind;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use text::{Conversation, Message, ROLES};
@@ -14,18 +17,35 @@ pub struct Row {
     /// Counted from 1.
     pub line: u64,
     pub conversation: Conversation,
+    /// What the row says of its conversation.
+    pub judgement: Judgement<Conversation>,
     /// SHA-256 of what the row says, apart from how it is written: see [`hash`].
     pub hash: [u8; 32],
 }
 
-/// Check `row` and take its conversation.
-///
-/// Keys beside `messages`, `tools` and `functions` are left alone: `metadata` and graders' fields
-/// live there.
+/// What is said of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement<T> {
+    /// It is to be learned.
+    None,
+    /// It is better than another one with the same prompt.
+    BetterThan(T),
+    /// It is good.
+    Good,
+    /// It is bad.
+    Bad,
+}
+
+/// What a row of `kind` holds, checked. Keys that mean nothing here are left alone: `metadata` and
+/// graders' fields live there.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub(crate) fn conversation(row: Value, limits: &Limits) -> Result<Conversation, RowErrorKind> {
+pub(crate) fn parse(
+    row: Value,
+    kind: RowKind,
+    limits: &Limits,
+) -> Result<(Conversation, Judgement<Conversation>), RowErrorKind> {
     let mut row = match row {
         Value::Object(row) => row,
         other => {
@@ -34,21 +54,29 @@ pub(crate) fn conversation(row: Value, limits: &Limits) -> Result<Conversation, 
             });
         }
     };
+    match kind {
+        RowKind::Chat => Ok((conversation(&mut row, limits)?, Judgement::None)),
+        RowKind::Preference => preference::pair(row, limits),
+        RowKind::Judged => {
+            let conversation = conversation(&mut row, limits)?;
+            let judgement = preference::label(&row)?;
+            Ok((conversation, judgement))
+        }
+    }
+}
+
+/// A conversation in which there is something to learn.
+fn conversation(
+    row: &mut Map<String, Value>,
+    limits: &Limits,
+) -> Result<Conversation, RowErrorKind> {
     let messages = match row.remove("messages") {
-        Some(Value::Array(messages)) => messages,
-        Some(other) => return Err(wrong_type("messages".to_owned(), "an array", &other)),
+        Some(messages) => messages,
         None if row.contains_key("prompt") => return Err(RowErrorKind::PromptCompletion),
+        None if row.contains_key("input") => return Err(RowErrorKind::PreferenceRow),
         None => return Err(RowErrorKind::NoMessages),
     };
-    if messages.len() > limits.max_messages {
-        let (found, max) = (messages.len(), limits.max_messages);
-        return Err(RowErrorKind::TooManyMessages { found, max });
-    }
-    let messages = messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| parse_message(&format!("messages[{index}]"), message))
-        .collect::<Result<Vec<_>, _>>()?;
+    let messages = parse_messages("messages", messages, limits)?;
     if !messages.iter().any(|message| message.role == "assistant") {
         return Err(RowErrorKind::NoAssistant);
     }
@@ -57,34 +85,56 @@ pub(crate) fn conversation(row: Value, limits: &Limits) -> Result<Conversation, 
     }
     Ok(Conversation {
         messages,
-        tools: tools(&mut row)?,
+        tools: tools(row)?,
     })
+}
+
+fn parse_messages(
+    path: &str,
+    messages: Value,
+    limits: &Limits,
+) -> Result<Vec<Message>, RowErrorKind> {
+    let messages = match messages {
+        Value::Array(messages) => messages,
+        other => return Err(wrong_type(path.to_owned(), "an array", &other)),
+    };
+    if messages.len() > limits.max_messages {
+        let (found, max) = (messages.len(), limits.max_messages);
+        return Err(RowErrorKind::TooManyMessages { found, max });
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| parse_message(&format!("{path}[{index}]"), message))
+        .collect()
 }
 
 /// SHA-256 over the messages and tools, with the keys of objects sorted, line ends as `\n` and the
 /// space around a text dropped; without `weight`, so that the same words trained on differently
 /// are still the same words.
-pub(crate) fn hash(conversation: &Conversation) -> [u8; 32] {
+pub(crate) fn hash(conversation: &Conversation, judgement: &Judgement<Conversation>) -> [u8; 32] {
     let mut hasher = Sha256::new();
-    for message in &conversation.messages {
-        hash_text(&mut hasher, &message.role);
-        hash_text(&mut hasher, message.content.as_deref().unwrap_or_default());
-        hash_text(&mut hasher, message.name.as_deref().unwrap_or_default());
-        hash_text(
-            &mut hasher,
-            message.tool_call_id.as_deref().unwrap_or_default(),
-        );
-        hash_value(
-            &mut hasher,
-            message.tool_calls.as_ref().unwrap_or(&Value::Null),
-        );
-        hash_fields(&mut hasher, &message.extra);
+    hash_conversation(&mut hasher, conversation);
+    match judgement {
+        // Nothing more, so that a row hashes as it did before rows were judged.
+        Judgement::None => {}
+        Judgement::BetterThan(other) => hash_conversation(&mut hasher, other),
+        Judgement::Good => hasher.update(b"good"),
+        Judgement::Bad => hasher.update(b"bad"),
     }
-    hash_value(
-        &mut hasher,
-        conversation.tools.as_ref().unwrap_or(&Value::Null),
-    );
     hasher.finalize().into()
+}
+
+fn hash_conversation(hasher: &mut Sha256, conversation: &Conversation) {
+    for message in &conversation.messages {
+        hash_text(hasher, &message.role);
+        hash_text(hasher, message.content.as_deref().unwrap_or_default());
+        hash_text(hasher, message.name.as_deref().unwrap_or_default());
+        hash_text(hasher, message.tool_call_id.as_deref().unwrap_or_default());
+        hash_value(hasher, message.tool_calls.as_ref().unwrap_or(&Value::Null));
+        hash_fields(hasher, &message.extra);
+    }
+    hash_value(hasher, conversation.tools.as_ref().unwrap_or(&Value::Null));
 }
 
 fn parse_message(path: &str, message: Value) -> Result<Message, RowErrorKind> {

@@ -3,11 +3,15 @@
 //! [`Hyperparameters`] is `job.json`: every field optional, `"auto"` allowed. [`TrainingConfig`] has every field
 //! decided; it is stored with the job, so that the same job can be run again years later.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+mod care;
+pub mod hyperparameters;
+mod method;
 
-use crate::field::{FieldError, Fields};
-use crate::limits::MAX_SEED;
+use serde::{Deserialize, Serialize};
+
+pub use care::{Care, EarlyStopping, Keep, Replay};
+pub use hyperparameters::Hyperparameters;
+pub use method::{Method, MethodKind, RowKind};
 
 /// Numbers that training is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +21,33 @@ pub enum Precision {
     F32,
     /// 16-bit brain floats for the base model's multiplications, 32-bit for everything that adds up.
     Bf16,
+}
+
+/// How the base model is kept in memory while an adapter learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// In the numbers of `precision`.
+    #[default]
+    None,
+    /// Quantised at load to 4-bit normal floats with double quantisation (Dettmers et al. 2023, "QLoRA").
+    Nf4,
+    /// In the 4-bit blocks of its GGUF file.
+    Gguf,
+}
+
+/// What learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Tuning {
+    /// An adapter, as `lora` says; the base model stays as it is.
+    #[default]
+    Lora,
+    /// Every weight of the model.
+    Full {
+        /// Whether the table of token embeddings learns too.
+        train_embeddings: bool,
+    },
 }
 
 /// How the learning rate moves after warmup.
@@ -81,171 +112,13 @@ pub struct LoraConfig {
     /// Rank-stabilised scaling (Kalajdzievski 2023), under which high ranks learn as fast as low ones.
     #[serde(default)]
     pub use_rslora: bool,
+    /// Learns each output's magnitude apart from its direction (Liu et al. 2024, "DoRA").
+    #[serde(default)]
+    pub use_dora: bool,
     /// The share of the adapter's inputs that is zeroed while training.
     pub dropout: f64,
     /// The layers that carry an adapter, in the order of [`TargetModule::ALL`].
     pub target_modules: Vec<TargetModule>,
-}
-
-/// What a client asks for: `job.json`, or the `attune` object of a job. Absent means `auto`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "each is documented at the field of the same name of TrainingConfig"
-)]
-pub struct Hyperparameters {
-    pub n_epochs: Option<u64>,
-    pub max_steps: Option<u64>,
-    pub batch_size: Option<u64>,
-    pub precision: Option<Precision>,
-    pub checkpoint_every: Option<u64>,
-    pub learning_rate: Option<f64>,
-    /// Scales the learning rate that `auto` would choose, as OpenAI's field of this name does.
-    pub learning_rate_multiplier: Option<f64>,
-    pub lr_schedule: Option<LrSchedule>,
-    pub warmup_steps: Option<u64>,
-    pub weight_decay: Option<f64>,
-    pub adam_beta1: Option<f64>,
-    pub adam_beta2: Option<f64>,
-    pub adam_eps: Option<f64>,
-    pub max_grad_norm: Option<f64>,
-    pub grad_accum: Option<u64>,
-    pub max_seq_len: Option<u64>,
-    pub packing: Option<bool>,
-    pub shuffle: Option<bool>,
-    pub seed: Option<u64>,
-    pub lora_rank: Option<u64>,
-    pub lora_alpha: Option<f64>,
-    pub lora_use_rslora: Option<bool>,
-    pub lora_dropout: Option<f64>,
-    pub lora_target_modules: Option<Vec<TargetModule>>,
-}
-
-const SETTINGS: [&str; 20] = [
-    "n_epochs",
-    "max_steps",
-    "batch_size",
-    "precision",
-    "checkpoint_every",
-    "learning_rate",
-    "learning_rate_multiplier",
-    "lr_schedule",
-    "warmup_steps",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_eps",
-    "max_grad_norm",
-    "grad_accum",
-    "max_seq_len",
-    "packing",
-    "shuffle",
-    "seed",
-    "lora",
-];
-
-const LORA_SETTINGS: [&str; 5] = ["rank", "alpha", "use_rslora", "dropout", "target_modules"];
-
-const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
-
-const SCHEDULES: [(&str, LrSchedule); 3] = [
-    ("constant", LrSchedule::Constant),
-    ("linear", LrSchedule::Linear),
-    ("cosine", LrSchedule::Cosine),
-];
-
-impl Hyperparameters {
-    /// Reads `job.json`. `path` stands before every field in errors, for instance `attune`; it may be empty.
-    ///
-    /// # Errors
-    /// The first field that is unknown or out of range, by name.
-    pub fn parse(path: &str, value: &Value) -> Result<Self, FieldError> {
-        let mut fields = Fields::of(path, value)?;
-        let mut read = Self {
-            n_epochs: fields.integer("n_epochs", 1, 50)?,
-            max_steps: fields.integer("max_steps", 1, 10_000_000)?,
-            batch_size: fields.integer("batch_size", 1, 256)?,
-            precision: fields.word("precision", &PRECISIONS)?,
-            checkpoint_every: fields.integer("checkpoint_every", 1, 10_000_000)?,
-            learning_rate: fields.number("learning_rate", "above 0 and at most 1", |n| {
-                n > 0.0 && n <= 1.0
-            })?,
-            learning_rate_multiplier: fields.number(
-                "learning_rate_multiplier",
-                "above 0 and at most 1000",
-                |n| n > 0.0 && n <= 1000.0,
-            )?,
-            lr_schedule: fields.word("lr_schedule", &SCHEDULES)?,
-            warmup_steps: fields.integer("warmup_steps", 0, 10_000_000)?,
-            weight_decay: fields.number("weight_decay", "between 0 and 1", |n| {
-                (0.0..=1.0).contains(&n)
-            })?,
-            adam_beta1: fields.number("adam_beta1", "at least 0 and below 1", |n| {
-                (0.0..1.0).contains(&n)
-            })?,
-            adam_beta2: fields.number("adam_beta2", "at least 0 and below 1", |n| {
-                (0.0..1.0).contains(&n)
-            })?,
-            adam_eps: fields
-                .number("adam_eps", "above 0 and at most 1", |n| n > 0.0 && n <= 1.0)?,
-            max_grad_norm: fields.number(
-                "max_grad_norm",
-                "at least 0 (0 turns clipping off)",
-                |n| n >= 0.0,
-            )?,
-            grad_accum: fields.integer("grad_accum", 1, 1024)?,
-            max_seq_len: fields.integer("max_seq_len", 16, 1_048_576)?,
-            packing: fields.boolean("packing")?,
-            shuffle: fields.boolean("shuffle")?,
-            seed: fields.integer("seed", 0, MAX_SEED)?,
-            ..Self::default()
-        };
-        if let Some(lora) = fields.value("lora") {
-            read.parse_lora(&join(path, "lora"), &lora)?;
-        }
-        fields.finish(&SETTINGS)?;
-        read.check_learning_rate(path)?;
-        Ok(read)
-    }
-
-    fn parse_lora(&mut self, path: &str, value: &Value) -> Result<(), FieldError> {
-        let mut fields = Fields::of(path, value)?;
-        self.lora_rank = fields.integer("rank", 1, 256)?;
-        self.lora_alpha = fields.number("alpha", "above 0 and at most 4096", |n| {
-            n > 0.0 && n <= 4096.0
-        })?;
-        self.lora_use_rslora = fields.boolean("use_rslora")?;
-        if fields
-            .value("modules_to_save")
-            .is_some_and(|value| value != json!([]))
-        {
-            return Err(FieldError::new(
-                join(path, "modules_to_save"),
-                "is not supported: it would store whole copies of base matrices with every adapter; \
-                 leave it out and raise `rank`, or add to `target_modules`",
-            ));
-        }
-        self.lora_dropout = fields.number("dropout", "at least 0 and below 1", |n| {
-            (0.0..1.0).contains(&n)
-        })?;
-        self.lora_target_modules = fields
-            .value("target_modules")
-            .filter(|value| value != "auto")
-            .map(|value| target_modules(&join(path, "target_modules"), &value))
-            .transpose()?;
-        fields.finish(&LORA_SETTINGS)
-    }
-
-    /// Both say how fast to learn; together they would say two things.
-    fn check_learning_rate(&self, path: &str) -> Result<(), FieldError> {
-        if self.learning_rate.is_some() && self.learning_rate_multiplier.is_some() {
-            return Err(FieldError::new(
-                join(path, "learning_rate_multiplier"),
-                "cannot be given together with `learning_rate`; leave one of them out",
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// Every setting of a run, decided.
@@ -288,15 +161,43 @@ pub struct TrainingConfig {
     pub shuffle: bool,
     /// Everything drawn at random follows from it.
     pub seed: u64,
-    /// The adapter.
+    /// What is minimised.
+    #[serde(default)]
+    pub method: Method,
+    /// What learns.
+    #[serde(default)]
+    pub tuning: Tuning,
+    /// The adapter; without meaning when every weight learns.
     pub lora: LoraConfig,
+    /// How the base model is kept in memory.
+    #[serde(default)]
+    pub quantization: Quantization,
+    /// Whether each block's activations are computed again in the backward pass instead of being kept: memory that does
+    /// not grow with the depth, for about a third more time.
+    #[serde(default)]
+    pub recompute: bool,
+    /// What keeps the model from forgetting.
+    #[serde(default)]
+    pub care: Care,
 }
 
 impl TrainingConfig {
-    /// Steps of a run over `n_rows` rows: the last step of an epoch may hold fewer.
+    /// Steps of a run over `n_rows` rows of the training file: the last step of an epoch may hold fewer.
     pub fn total_steps(&self, n_rows: u64) -> u64 {
-        let steps = n_rows.div_ceil(self.batch_size * self.grad_accum) * self.n_epochs;
+        let steps = self.steps_per_epoch(n_rows) * self.n_epochs;
         self.max_steps.map_or(steps, |max| steps.min(max))
+    }
+
+    /// Steps of one epoch over `n_rows` rows of the training file.
+    pub fn steps_per_epoch(&self, n_rows: u64) -> u64 {
+        self.rows_per_epoch(n_rows)
+            .div_ceil(self.batch_size * self.grad_accum)
+    }
+
+    /// Rows of one epoch over `n_rows` rows of the training file, replayed ones included.
+    pub fn rows_per_epoch(&self, n_rows: u64) -> u64 {
+        let replay = self.care.replay.as_ref();
+        n_rows + replay.map_or(0, |replay| replay.rows_per_epoch(n_rows))
     }
 }
 
@@ -306,105 +207,11 @@ impl Default for TrainingConfig {
     }
 }
 
-fn target_modules(path: &str, value: &Value) -> Result<Vec<TargetModule>, FieldError> {
-    let names = value
-        .as_array()
-        .filter(|names| !names.is_empty())
-        .ok_or_else(|| FieldError::new(path, "must be a list of at least one layer name"))?;
-    let mut chosen = Vec::with_capacity(TargetModule::ALL.len());
-    for name in names.iter().take(64) {
-        let module = TargetModule::ALL
-            .into_iter()
-            .find(|module| name == module.as_str())
-            .ok_or_else(|| unknown_module(path, name))?;
-        if !chosen.contains(&module) {
-            chosen.push(module);
-        }
-    }
-    chosen.sort_unstable();
-    Ok(chosen)
-}
-
-fn unknown_module(path: &str, name: &Value) -> FieldError {
-    let known = TargetModule::ALL.map(TargetModule::as_str).join(", ");
-    let name = name.to_string().chars().take(40).collect::<String>();
-    FieldError::new(
-        path,
-        format!("{name} is not a layer that can carry an adapter; those are {known}"),
-    )
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auto::Facts;
-
-    fn refusal(value: &Value) -> String {
-        Hyperparameters::parse("attune", value)
-            .unwrap_err()
-            .to_string()
-    }
-
-    #[test]
-    fn every_range_names_its_field() {
-        for (value, field) in [
-            (json!({"n_epochs": 0}), "attune.n_epochs"),
-            (json!({"batch_size": 257}), "attune.batch_size"),
-            (json!({"learning_rate": 0.0}), "attune.learning_rate"),
-            (json!({"adam_beta1": 1.0}), "attune.adam_beta1"),
-            (json!({"lora": {"rank": 0}}), "attune.lora.rank"),
-            (json!({"lora": {"dropout": 1.0}}), "attune.lora.dropout"),
-            (
-                json!({"lora": {"target_modules": ["embed"]}}),
-                "attune.lora.target_modules",
-            ),
-            (
-                json!({"lora": {"target_modules": []}}),
-                "attune.lora.target_modules",
-            ),
-            (
-                json!({"lora": {"modules_to_save": ["lm_head"]}}),
-                "attune.lora.modules_to_save",
-            ),
-            (json!({"lora": 3}), "attune.lora"),
-            (json!({"lr_schedule": "step"}), "attune.lr_schedule"),
-            (json!({"precision": "f16"}), "attune.precision"),
-            (json!({"seed": -1}), "attune.seed"),
-            (json!({"packing": "yes"}), "attune.packing"),
-            (json!({"epochs": 3}), "attune.epochs"),
-            (json!([]), "attune"),
-        ] {
-            let message = refusal(&value);
-            assert!(
-                message.starts_with(&format!("{field}: ")),
-                "{value}: {message}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_learning_rate_is_given_once() {
-        let message = refusal(&json!({"learning_rate": 1e-4, "learning_rate_multiplier": 2}));
-        assert!(message.contains("leave one of them out"), "{message}");
-    }
-
-    #[test]
-    fn target_modules_keep_the_blocks_order_and_lose_doubles() {
-        let read = Hyperparameters::parse(
-            "",
-            &json!({"lora": {"target_modules": ["up_proj", "q_proj", "up_proj"]}}),
-        );
-        let modules = read.unwrap().lora_target_modules.unwrap();
-        assert_eq!(modules, [TargetModule::QProj, TargetModule::UpProj]);
-    }
+    use serde_json::json;
 
     #[test]
     fn max_steps_only_shortens() {

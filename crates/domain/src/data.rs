@@ -28,4 +28,7 @@ pub struct JobData {
     pub training_file: DataReport,
     /// The rows to measure on.
     pub validation_file: Option<DataReport>,
+    /// The rows that are mixed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_file: Option<DataReport>,
 }

@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::linear::{Linear, Part, project};
 use crate::lora::{Dropout, LayerLora, Target};
 use crate::norm::RmsNorm;
-use crate::ops::{Input, attention, cross_entropy};
+use crate::ops::{Input, attention, cross_entropy, kl_divergence};
 use crate::precision::{Precision, cast};
 use crate::session::Session;
 
@@ -124,6 +124,15 @@ impl CausalLm {
     /// has a gradient.
     pub fn cross_entropy(&self, hidden: Tensor<2>, targets: &Arc<[u32]>) -> Tensor<2> {
         cross_entropy(hidden, &self.head, targets)
+    }
+
+    /// How far each row's prediction has moved from that of `reference`: `KL(reference ‖ hidden)` in nats.
+    ///
+    /// # Shapes
+    /// `hidden`, `reference`: `[n, d_model]`; returns `[n, 1]`, whose gradient reaches `hidden` only.
+    pub fn kl_divergence(&self, hidden: Tensor<2>, reference: Tensor<2>) -> Tensor<2> {
+        let reference = reference.to_device(&hidden.device());
+        kl_divergence(hidden, reference, &self.head)
     }
 
     /// An empty conversation with this model.

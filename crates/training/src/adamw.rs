@@ -1,10 +1,10 @@
-//! `AdamW` (Loshchilov & Hutter 2019) over an adapter's named tensors, in the order of operations of `PyTorch`'s.
+//! `AdamW` (Loshchilov & Hutter 2019) over the named tensors of what learns, in the order of operations of `PyTorch`'s.
 
 use burn::tensor::Tensor;
 use domain::TrainingConfig;
-use lm::Adapter;
+use lm::Learned;
 
-/// The optimizer's memory: for every tensor of the adapter a running mean of its gradient and of its square.
+/// The optimizer's memory: for every tensor that learns a running mean of its gradient and of its square.
 ///
 /// Nothing else carries over from step to step, so saving these and the step number is saving the optimizer.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct AdamW {
     weight_decay: f64,
     /// Updates made so far.
     pub step: u64,
-    /// In the order of [`Adapter::named_tensors`].
+    /// In the order of [`Learned::named_tensors`].
     pub moments: Vec<Moments>,
 }
 
@@ -30,8 +30,8 @@ pub struct Moments {
 
 impl AdamW {
     /// An optimizer that has seen nothing.
-    pub fn new(config: &TrainingConfig, adapter: &Adapter) -> Self {
-        let moments = adapter
+    pub fn new(config: &TrainingConfig, learned: &Learned) -> Self {
+        let moments = learned
             .named_tensors()
             .map(|(_, tensor)| Moments {
                 mean: tensor.zeros_like(),
@@ -53,13 +53,13 @@ impl AdamW {
         }
     }
 
-    /// One update. `gradients` come in the order of [`Adapter::named_tensors`].
+    /// One update. `gradients` come in the order of [`Learned::named_tensors`].
     pub fn update(
         &mut self,
-        adapter: Adapter,
+        learned: Learned,
         gradients: Vec<Tensor<2>>,
         learning_rate: f64,
-    ) -> Adapter {
+    ) -> Learned {
         self.step += 1;
         let updates = i32::try_from(self.step).unwrap_or(i32::MAX);
         let correction1 = 1.0 - self.beta1.powi(updates);
@@ -69,7 +69,7 @@ impl AdamW {
         let step_size = learning_rate / correction1;
 
         let mut pairs = self.moments.iter_mut().zip(gradients);
-        adapter.map(|_, tensor| {
+        learned.map(|_, tensor| {
             let (moments, gradient) = pairs.next().expect("one gradient for each tensor");
             let mean = moments.mean.clone() * beta1 + gradient.clone() * (1.0 - beta1);
             let square = moments.square.clone() * beta2 + gradient.square() * (1.0 - beta2);

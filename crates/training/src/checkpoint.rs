@@ -7,8 +7,10 @@
 //! ```text
 //! step-00000040/
 //!   adapter_config.json  adapter_model.safetensors   the adapter as PEFT keeps it
+//!   weights.safetensors                              or, where every weight learns, those
 //!   optimizer.safetensors                            AdamW's moments
-//!   state.json                                       step and identity
+//!   best.safetensors                                 the best adapter so far, if it is to be kept and is another one
+//!   state.json                                       step, identity, and what was the best so far
 //!   manifest.json                                    SHA-256 of each of the above
 //! ```
 
@@ -19,17 +21,22 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use domain::TrainingConfig;
+use domain::config::Tuning;
 use lm::error::LoadError;
 use lm::safetensors_file::SafetensorsSource;
 use lm::weights::WeightSource;
-use lm::{Adapter, CausalLm};
+use lm::{Adapter, CausalLm, FullWeights, Learned};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::adamw::{AdamW, Moments};
+use crate::selection::{Progress, Selection};
+use crate::train::Run;
 
 const STATE: &str = "state.json";
+const WEIGHTS: &str = "weights.safetensors";
+const BEST: &str = "best.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const MANIFEST: &str = "manifest.json";
 /// Small files are read whole; nothing in a checkpoint that is JSON comes near this.
@@ -44,6 +51,12 @@ pub struct Identity {
     pub base: String,
     /// Fingerprint of the training rows.
     pub data: String,
+    /// Fingerprint of the rows that are mixed in.
+    #[serde(default)]
+    pub replay: Option<String>,
+    /// SHA-256 of the adapter that the run started from.
+    #[serde(default)]
+    pub initial: Option<String>,
     /// The kernels that computed it: losses repeat bit for bit only on the same ones.
     pub kernels: String,
 }
@@ -53,10 +66,14 @@ pub struct Identity {
 pub struct Checkpoint {
     /// Steps that went into it.
     pub step: u64,
-    /// The adapter.
-    pub adapter: Adapter,
+    /// What had been learned.
+    pub learned: Learned,
     /// `AdamW`'s memory of each tensor.
     pub moments: Vec<Moments>,
+    /// What was the best so far, and when.
+    pub selection: Progress,
+    /// What had been learned by then, if it is kept.
+    pub best: Option<Learned>,
     /// The run it belongs to.
     pub identity: Identity,
 }
@@ -119,11 +136,25 @@ pub enum CheckpointError {
 #[derive(Serialize, Deserialize)]
 struct State {
     step: u64,
+    #[serde(default)]
+    selection: Progress,
     #[serde(flatten)]
     identity: Identity,
 }
 
 impl Identity {
+    /// What `run` is a function of.
+    pub fn of(run: &Run<'_>) -> Self {
+        Self {
+            config: run.config.clone(),
+            base: run.base_fingerprint.to_owned(),
+            data: run.train.report.fingerprint.clone(),
+            replay: run.replay.map(|rows| rows.report.fingerprint.clone()),
+            initial: run.initial.as_ref().map(sha256_of_adapter),
+            kernels: run.model.kernels(),
+        }
+    }
+
     /// What sets `self` apart from `other`, kernels aside.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         if self.config != other.config {
@@ -132,6 +163,10 @@ impl Identity {
             Some("base model")
         } else if self.data != other.data {
             Some("training data")
+        } else if self.replay != other.replay {
+            Some("replay data")
+        } else if other.initial.is_some() && self.initial != other.initial {
+            Some("initial adapter")
         } else {
             None
         }
@@ -144,23 +179,33 @@ impl Identity {
 /// [`CheckpointError::Io`]; whatever was there before is still whole.
 pub fn save(
     root: &Path,
-    adapter: &Adapter,
+    learned: &Learned,
     optimizer: &AdamW,
+    selection: &Selection<Learned>,
     identity: &Identity,
 ) -> Result<PathBuf, CheckpointError> {
     let dir = root.join(folder_name(optimizer.step));
     let aside = root.join(format!(".writing-{}", folder_name(optimizer.step)));
     remove_dir(&aside)?;
     fs::create_dir_all(&aside).map_err(io_error("create", &aside))?;
-    adapter
-        .save(&aside, &identity.base)
-        .map_err(|source| CheckpointError::Tensors {
-            path: aside.display().to_string(),
-            source,
-        })?;
-    save_moments(&aside.join(OPTIMIZER), adapter, optimizer)?;
+    match learned {
+        Learned::Adapter(adapter) => adapter.save(&aside, &identity.base),
+        Learned::Full(weights) => weights.save(&aside.join(WEIGHTS)),
+    }
+    .map_err(|source| CheckpointError::Tensors {
+        path: aside.display().to_string(),
+        source,
+    })?;
+    save_moments(&aside.join(OPTIMIZER), learned, optimizer)?;
+    if let Some((_, _, best)) = selection
+        .best()
+        .filter(|(step, ..)| *step != optimizer.step)
+    {
+        save_tensors(&aside.join(BEST), best.named_tensors())?;
+    }
     let state = State {
         step: optimizer.step,
+        selection: selection.progress(),
         identity: identity.clone(),
     };
     write_json(&aside.join(STATE), &state)?;
@@ -199,13 +244,31 @@ pub fn load(dir: &Path, model: &CausalLm) -> Result<Checkpoint, CheckpointError>
         path: dir.display().to_string(),
         source,
     };
-    let adapter = Adapter::load(dir, model.config(), model.device()).map_err(tensors)?;
-    let moments = load_moments(&dir.join(OPTIMIZER), &adapter).map_err(tensors)?;
+    let learned = load_learned(dir, state.identity.config.tuning, model).map_err(tensors)?;
+    let moments = load_moments(&dir.join(OPTIMIZER), &learned).map_err(tensors)?;
+    let best = if dir.join(BEST).exists() {
+        Some(load_best(&dir.join(BEST), &learned).map_err(tensors)?)
+    } else {
+        (state.selection.best_step == Some(state.step)).then(|| learned.clone())
+    };
     Ok(Checkpoint {
         step: state.step,
-        adapter,
+        learned,
         moments,
+        selection: state.selection,
+        best,
         identity: state.identity,
+    })
+}
+
+fn load_learned(dir: &Path, tuning: Tuning, model: &CausalLm) -> Result<Learned, LoadError> {
+    Ok(match tuning {
+        Tuning::Lora => Learned::Adapter(Adapter::load(dir, model.config(), model.device())?),
+        Tuning::Full { train_embeddings } => Learned::Full(FullWeights::load(
+            &dir.join(WEIGHTS),
+            model,
+            train_embeddings,
+        )?),
     })
 }
 
@@ -237,20 +300,30 @@ fn folders(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
-fn save_moments(path: &Path, adapter: &Adapter, optimizer: &AdamW) -> Result<(), CheckpointError> {
+fn save_moments(path: &Path, learned: &Learned, optimizer: &AdamW) -> Result<(), CheckpointError> {
+    let names = learned.named_tensors().map(|(name, _)| name);
+    let moments = names.zip(&optimizer.moments).flat_map(|(name, moments)| {
+        [("exp_avg", &moments.mean), ("exp_avg_sq", &moments.square)]
+            .map(|(kind, tensor)| (format!("{kind}.{name}"), tensor))
+    });
+    save_tensors(path, moments)
+}
+
+fn save_tensors<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (String, &'a Tensor<2>)>,
+) -> Result<(), CheckpointError> {
     let mut buffers = Vec::new();
-    for ((name, _), moments) in adapter.named_tensors().zip(&optimizer.moments) {
-        for (kind, tensor) in [("exp_avg", &moments.mean), ("exp_avg_sq", &moments.square)] {
-            let values = tensor
-                .to_data()
-                .try_to_vec::<f32>()
-                .map_err(|error| damaged(path, format!("{name} is not f32: {error:?}")))?;
-            let bytes: Vec<u8> = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            buffers.push((format!("{kind}.{name}"), tensor.dims().to_vec(), bytes));
-        }
+    for (name, tensor) in tensors {
+        let values = tensor
+            .to_data()
+            .try_to_vec::<f32>()
+            .map_err(|error| damaged(path, format!("{name} is not f32: {error:?}")))?;
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        buffers.push((name, tensor.dims().to_vec(), bytes));
     }
     let views = buffers
         .iter()
@@ -266,24 +339,51 @@ fn save_moments(path: &Path, adapter: &Adapter, optimizer: &AdamW) -> Result<(),
     write_synced(path, &bytes)
 }
 
-fn load_moments(path: &Path, adapter: &Adapter) -> Result<Vec<Moments>, LoadError> {
+fn load_best(path: &Path, like: &Learned) -> Result<Learned, LoadError> {
     let mut source = SafetensorsSource::open(&[path.to_path_buf()])?;
-    adapter
+    let tensors: Vec<Tensor<2>> = like
+        .named_tensors()
+        .map(|(name, like)| read_like(&mut source, &name, like))
+        .collect::<Result<_, _>>()?;
+    let mut tensors = tensors.into_iter();
+    let next = |_: &str, _| tensors.next().expect("one tensor for each name");
+    Ok(like.clone().map(next))
+}
+
+/// SHA-256 over the names and values of an adapter's tensors.
+fn sha256_of_adapter(adapter: &Adapter) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in adapter.named_tensors() {
+        hash.update(name);
+        let values = tensor.to_data().try_to_vec::<f32>();
+        for value in values.expect("adapters are f32") {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    hex::encode(hash.finalize())
+}
+
+fn load_moments(path: &Path, learned: &Learned) -> Result<Vec<Moments>, LoadError> {
+    let mut source = SafetensorsSource::open(&[path.to_path_buf()])?;
+    learned
         .named_tensors()
         .map(|(name, like)| {
-            let mut read = |kind: &str| -> Result<Tensor<2>, LoadError> {
-                let values = source.tensor(&format!("{kind}.{name}"), &like.dims())?;
-                Ok(Tensor::from_data(
-                    TensorData::new(values, like.dims()),
-                    &like.device(),
-                ))
-            };
             Ok(Moments {
-                mean: read("exp_avg")?,
-                square: read("exp_avg_sq")?,
+                mean: read_like(&mut source, &format!("exp_avg.{name}"), like)?,
+                square: read_like(&mut source, &format!("exp_avg_sq.{name}"), like)?,
             })
         })
         .collect()
+}
+
+fn read_like(
+    source: &mut SafetensorsSource,
+    name: &str,
+    like: &Tensor<2>,
+) -> Result<Tensor<2>, LoadError> {
+    let values = source.tensor(name, &like.dims())?;
+    let data = TensorData::new(values, like.dims());
+    Ok(Tensor::from_data(data, &like.device()))
 }
 
 /// SHA-256 of every file in `dir` but the manifest.

@@ -1,48 +1,89 @@
 //! Loss and accuracy without gradients.
 
-use lm::{Adapter, CausalLm};
+use std::io;
+
 use serde::{Deserialize, Serialize};
-use text::Example;
 
 use crate::batch::{MicroBatch, by_tokens};
-use crate::objective;
+use crate::objective::{Forward, Objective, Policy};
+use crate::rows::{Rows, Sample};
 
 /// Tokens that are evaluated together. More would only take more memory.
 const TOKENS_AT_ONCE: usize = 2048;
 
-/// How well a model predicts the supervised tokens of a set of rows.
+/// What a model makes of a set of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean cross-entropy per supervised token, in nats.
+    /// The mean loss: of a supervised token in nats, of a pair or of a judged row.
     pub loss: f64,
-    /// Share of supervised tokens that the model would have said itself.
+    /// Share of supervised tokens that the model would have said itself, or of pairs or judged rows that it finds as they
+    /// are.
     pub accuracy: f64,
     /// Supervised tokens.
     pub n_loss_tokens: u64,
 }
 
-/// Evaluates `rows`; `None` if they hold nothing to predict. `model` must not be the autodiff view.
+/// Evaluates `rows`; `None` if they hold nothing to predict.
+///
+/// # Errors
+/// When the rows cannot be read.
 pub fn evaluate(
-    model: &CausalLm,
-    adapter: Option<&Adapter>,
-    rows: &[Example],
-) -> Option<Evaluation> {
-    let (mut nll, mut n_correct, mut n_loss_tokens) = (0.0, 0, 0);
+    objective: &dyn Objective,
+    policy: &Policy<'_>,
+    rows: &Rows,
+) -> io::Result<Option<Evaluation>> {
+    let mut sums = Sums::default();
     for group in by_tokens(rows, TOKENS_AT_ONCE) {
-        let batch = MicroBatch::new(&rows[group]);
-        if batch.n_loss_tokens() == 0 {
-            continue;
-        }
-        let hidden = model.hidden(&batch.input, adapter, None);
-        let loss = objective::cross_entropy(model, hidden, &batch);
-        nll += f64::from(loss.nll.into_scalar::<f32>());
-        n_correct += loss.n_correct;
-        n_loss_tokens += batch.n_loss_tokens() as u64;
+        let samples: Vec<Sample> = group.map(|row| rows.get(row)).collect::<io::Result<_>>()?;
+        sums.add(objective, policy, &samples);
     }
+    Ok(sums.mean())
+}
+
+/// As [`evaluate`], of rows in memory.
+pub fn evaluate_samples(
+    objective: &dyn Objective,
+    policy: &Policy<'_>,
+    samples: &[Sample],
+) -> Option<Evaluation> {
+    let mut sums = Sums::default();
+    sums.add(objective, policy, samples);
+    sums.mean()
+}
+
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    n_correct: u64,
+    n_units: u64,
+    n_loss_tokens: u64,
+}
+
+impl Sums {
+    fn add(&mut self, objective: &dyn Objective, policy: &Policy<'_>, samples: &[Sample]) {
+        let batch = MicroBatch::of(samples);
+        if batch.n_loss_tokens() == 0 {
+            return;
+        }
+        let loss = objective.loss(Forward {
+            model: &policy.model,
+            batch: &batch,
+            hidden: policy.model.hidden(&batch.input, policy.adapter, None),
+            reference: policy.reference,
+            baseline: objective.baseline(policy, samples),
+        });
+        self.loss += f64::from(loss.sum.into_scalar::<f32>());
+        self.n_correct += loss.n_correct;
+        self.n_units += objective.n_units(&batch) as u64;
+        self.n_loss_tokens += batch.n_loss_tokens() as u64;
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "token counts stay below 2^52")]
-    (n_loss_tokens > 0).then(|| Evaluation {
-        loss: nll / n_loss_tokens as f64,
-        accuracy: n_correct as f64 / n_loss_tokens as f64,
-        n_loss_tokens,
-    })
+    fn mean(&self) -> Option<Evaluation> {
+        (self.n_units > 0).then(|| Evaluation {
+            loss: self.loss / self.n_units as f64,
+            accuracy: self.n_correct as f64 / self.n_units as f64,
+            n_loss_tokens: self.n_loss_tokens,
+        })
+    }
 }

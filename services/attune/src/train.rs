@@ -9,13 +9,13 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use dataset::Limits;
 use domain::auto::Facts;
+use domain::config::Tuning;
 use domain::{Hyperparameters, TrainingConfig};
 use lm::base::BaseFiles;
 use lm::device::Device;
-use lm::{Adapter, CausalLm};
+use lm::{Adapter, CausalLm, Learned};
 use text::TextModel;
-use training::train::Start;
-use training::{Rows, Run, checkpoint};
+use training::{Checkpoint, Format, Probe, Rows, Run, Trained, checkpoint};
 
 use self::output::{Output, Summary};
 use self::progress::Progress;
@@ -32,6 +32,9 @@ pub struct TrainArgs {
     /// The rows to measure on
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
+    /// Rows to mix in, so that what they show is not forgotten; the share is the setting `replay.ratio`
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
     /// The settings, as the API takes them in the `attune` object of a job
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -41,8 +44,8 @@ pub struct TrainArgs {
     /// Start from this adapter (PEFT layout) instead of a new one
     #[arg(long, value_name = "DIR")]
     init_adapter: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint in the output folder
-    #[arg(long, conflicts_with = "init_adapter")]
+    /// Go on from the newest whole checkpoint in the output folder; give everything else as for the run that was stopped
+    #[arg(long)]
     resume: bool,
     /// `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "ATTUNE_DEVICE", default_value = "cpu")]
@@ -52,7 +55,7 @@ pub struct TrainArgs {
     data_dir: Option<PathBuf>,
 }
 
-/// Trains an adapter and writes it with its metrics.
+/// Trains a model and writes what was learned with its metrics.
 ///
 /// # Errors
 /// Whatever is wrong with the arguments, the files or the run, by name.
@@ -69,32 +72,45 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     .context("cannot use the base model's tokenizer or chat template")?
     .with_now(modified(&args.train)?);
     let fingerprint = files.fingerprint().context("cannot hash the base model")?;
-    let n_rows = count_lines(&args.train)?;
     let config = asked.resolve(&Facts {
-        n_rows,
+        n_rows: count_lines(&args.train)?,
+        n_bytes: std::fs::metadata(&args.train)?.len(),
         n_params: files.config().n_params(),
         context_length: files.config().max_position_embeddings as u64,
         fallback_seed: 0,
     });
-    let precision = training::train::base_precision(&config);
+    if config.care.replay.is_some() != args.replay.is_some() {
+        bail!("give both the setting `replay` and the file to mix in (--replay), or neither");
+    }
+    let precision = training::settings::base_precision(&config);
     let model = files
         .load(&device, precision)
         .context("cannot load the base model")?;
-    let read = |path: &Path| {
-        let max_seq_len = usize::try_from(config.max_seq_len).expect("at most 2^20");
-        Rows::read(path, &text, max_seq_len, &Limits::default())
-            .with_context(|| format!("cannot train on {}", path.display()))
-    };
-    let train = read(&args.train)?;
-    let valid = args.valid.as_deref().map(read).transpose()?;
     let checkpoints = args.out.join("checkpoints");
     std::fs::create_dir_all(&checkpoints)
         .with_context(|| format!("cannot create {}", checkpoints.display()))?;
-    let start = start(args, &model, &config, &checkpoints)?;
-    let first_step = match &start {
-        Start::Resume(checkpoint) => checkpoint.step,
-        Start::Fresh | Start::From(_) => 0,
+    let read = |path: &Path| {
+        Rows::read(
+            path,
+            &text,
+            Format::of(&config),
+            &Limits::default(),
+            &args.out,
+        )
+        .with_context(|| format!("cannot train on {}", path.display()))
     };
+    let train = read(&args.train)?;
+    let valid = args.valid.as_deref().map(read).transpose()?;
+    let replay = args.replay.as_deref().map(read).transpose()?;
+    let probe = Probe::new(&text, Format::of(&config).max_seq_len)
+        .context("cannot tokenize the text that forgetting is measured on")?;
+    let initial = initial(args, &model, &config)?;
+    let resume = if args.resume {
+        latest(&model, &checkpoints)
+    } else {
+        None
+    };
+    let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.step);
 
     let output = Output::open(&args.out, first_step)?;
     let total_steps = config.total_steps(train.report.n_rows);
@@ -105,17 +121,20 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             base_fingerprint: &fingerprint,
             config: &config,
             train: &train,
+            replay: replay.as_ref(),
             valid: valid.as_ref(),
-            start,
+            probe: Some(&probe),
+            initial,
+            resume: resume.map(Box::new),
             checkpoint_dir: &checkpoints,
         },
         &mut progress,
     )?;
     let (output, tokens_seen) = progress.finish()?;
-    trained
-        .adapter
-        .save(&args.out, &args.model)
-        .with_context(|| format!("cannot write the adapter to {}", args.out.display()))?;
+    for said in said_at_the_end(&trained) {
+        eprintln!("{said}");
+    }
+    save(&trained.learned, &files, args)?;
     let truncated_rows =
         train.report.truncated_rows + valid.as_ref().map_or(0, |rows| rows.report.truncated_rows);
     output.summary(&Summary::new(
@@ -148,27 +167,35 @@ fn open_base(args: &TrainArgs) -> anyhow::Result<BaseFiles> {
     BaseFiles::open(&path).with_context(|| format!("cannot open the base model {}", args.model))
 }
 
-fn start(
+/// The adapter of `--init-adapter`.
+fn initial(
     args: &TrainArgs,
     model: &CausalLm,
     config: &TrainingConfig,
-    checkpoints: &Path,
-) -> anyhow::Result<Start> {
-    if let Some(dir) = &args.init_adapter {
-        let adapter = Adapter::load(dir, model.config(), model.device())
-            .with_context(|| format!("cannot start from {}", dir.display()))?;
-        if !training::train::fits(&adapter, &config.lora) {
-            bail!(
-                "{} has rank {} and other `lora` settings than the job's; make them the same",
-                dir.display(),
-                adapter.config().rank
-            );
-        }
-        return Ok(Start::From(adapter));
+) -> anyhow::Result<Option<Adapter>> {
+    let Some(dir) = &args.init_adapter else {
+        return Ok(None);
+    };
+    if config.tuning != Tuning::Lora {
+        bail!(
+            "--init-adapter cannot be given with `tuning`: `full`; merge it into the base first \
+             (`attune export --merged`) and train that"
+        );
     }
-    if !args.resume {
-        return Ok(Start::Fresh);
+    let adapter = Adapter::load(dir, model.config(), model.device())
+        .with_context(|| format!("cannot start from {}", dir.display()))?;
+    if !training::settings::fits(&adapter, &config.lora) {
+        bail!(
+            "{} has rank {} and other `lora` settings than the job's; make them the same",
+            dir.display(),
+            adapter.config().rank
+        );
     }
+    Ok(Some(adapter))
+}
+
+/// The newest whole checkpoint; those that are not are passed over with a warning.
+fn latest(model: &CausalLm, checkpoints: &Path) -> Option<Checkpoint> {
     let (found, passed_over) = checkpoint::latest(checkpoints, model);
     for error in passed_over {
         tracing::warn!(
@@ -179,10 +206,45 @@ fn start(
     if let Some(message) = found.as_ref().and_then(|found| found.other_kernels(model)) {
         tracing::warn!("{message}");
     }
-    Ok(match found {
-        Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
-        None => Start::Fresh,
-    })
+    found
+}
+
+/// Writes an adapter in PEFT's layout, or a whole model in Hugging Face's.
+fn save(learned: &Learned, files: &BaseFiles, args: &TrainArgs) -> anyhow::Result<()> {
+    match learned {
+        Learned::Adapter(adapter) => adapter
+            .save(&args.out, &args.model)
+            .with_context(|| format!("cannot write the adapter to {}", args.out.display())),
+        Learned::Full(_) => bail!(
+            "a whole model cannot be written yet ({:?})",
+            files.weight_format()
+        ),
+    }
+}
+
+fn said_at_the_end(trained: &Trained) -> Vec<String> {
+    let mut said = Vec::new();
+    if trained.stopped_early {
+        said.push("stopped early: the validation loss did not fall any more".to_owned());
+    }
+    if trained.chosen_step < trained.steps {
+        said.push(format!(
+            "kept step {}, which had the lowest validation loss",
+            trained.chosen_step
+        ));
+    }
+    if let Some(forgetting) = &trained.forgetting {
+        said.push(format!(
+            "perplexity of a general text: {:.2} before, {:.2} after",
+            forgetting.perplexity_before, forgetting.perplexity_after
+        ));
+        said.extend(
+            forgetting
+                .warning()
+                .map(|warning| format!("warning: {warning}")),
+        );
+    }
+    said
 }
 
 /// When the file was last changed: the date that a template may write, the same when the run is resumed.

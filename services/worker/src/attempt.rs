@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::job::JobError;
-use domain::{Failure, Job, JobData};
+use domain::{Failure, FileId, Job, JobData};
 use lm::{Adapter, CausalLm};
 use store::events::{EventLevel, NewEvent};
 use store::models::ResolvedModel;
@@ -14,8 +14,7 @@ use store::{Lease, StoreError, events, lease, models};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use training::train::Start;
-use training::{Rows, Run, Trained};
+use training::{Checkpoint, Format, Probe, Rows, Run, Trained};
 
 use crate::Worker;
 use crate::failure::Stop;
@@ -32,6 +31,8 @@ use crate::scratch;
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause before a job is tried again whose storage is away.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Where a request names the file whose rows are mixed in.
+const REPLAY_FILE: &str = "attune.replay.file";
 /// What the tenant reads while the operator brings storage back.
 const STORAGE_AWAY: &str = "Storage could not be reached; the job will go on when it is back";
 
@@ -69,8 +70,12 @@ pub(crate) struct Attempt<'a> {
 struct Prepared {
     base: Arc<Base>,
     train: Rows,
+    replay: Option<Rows>,
     valid: Option<Rows>,
-    start: Start,
+    probe: Probe,
+    /// The tuned model that the job goes on from.
+    initial: Option<Adapter>,
+    resume: Option<Checkpoint>,
 }
 
 impl Attempt<'_> {
@@ -100,7 +105,7 @@ impl Attempt<'_> {
             device,
             ..
         } = &mut *self.worker;
-        let precision = training::train::base_precision(&self.job.config);
+        let precision = training::settings::base_precision(&self.job.config);
         let base = bases.get(&model.base, precision, objects, device).await?;
         let train = self
             .rows("training_file", self.job.training_file, &base, dir)
@@ -109,25 +114,48 @@ impl Attempt<'_> {
             Some(file) => Some(self.rows("validation_file", file, &base, dir).await?),
             None => None,
         };
+        let replay = match self.replay_file()? {
+            Some(file) => Some(self.rows(REPLAY_FILE, file, &base, dir).await?),
+            None => None,
+        };
         self.job.data = Some(JobData {
             training_file: train.report.clone(),
             validation_file: valid.as_ref().map(|rows| rows.report.clone()),
+            replay_file: replay.as_ref().map(|rows| rows.report.clone()),
         });
-        self.say(findings::events(
-            &train,
-            valid.as_ref(),
-            self.worker.clock.now(),
-        ))
-        .await?;
-        let start = match resume::latest(self, &base, dir).await? {
-            Some(checkpoint) => Start::Resume(Box::new(checkpoint)),
-            None => self.first_adapter(&model, &base.model, dir).await?,
-        };
+        let now = self.worker.clock.now();
+        let files = [
+            ("training_file", Some(&train)),
+            ("validation_file", valid.as_ref()),
+            (REPLAY_FILE, replay.as_ref()),
+        ];
+        self.say(findings::events(files, now)).await?;
+        let probe = Probe::new(&base.text, self.max_seq_len())
+            .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
         Ok(Prepared {
+            initial: self.initial_adapter(&model, &base.model, dir).await?,
+            resume: resume::latest(self, &base, dir).await?,
             base,
             train,
+            replay,
             valid,
-            start,
+            probe,
+        })
+    }
+
+    fn max_seq_len(&self) -> usize {
+        Format::of(&self.job.config).max_seq_len
+    }
+
+    /// The file whose rows are mixed in. The API has looked at its id.
+    fn replay_file(&self) -> Result<Option<FileId>, Failure> {
+        let replay = self.job.config.care.replay.as_ref();
+        let Some(file) = replay.and_then(|replay| replay.file.as_deref()) else {
+            return Ok(None);
+        };
+        file.parse().map(Some).map_err(|_| {
+            let message = format!("`{file}` is not the id of a file");
+            Failure::rejected("file_not_found", Some(REPLAY_FILE), message)
         })
     }
 
@@ -144,7 +172,7 @@ impl Attempt<'_> {
     async fn rows(
         &self,
         param: &'static str,
-        file: domain::FileId,
+        file: FileId,
         base: &Arc<Base>,
         dir: &Path,
     ) -> Result<Rows, Stop> {
@@ -160,15 +188,15 @@ impl Attempt<'_> {
         .await
     }
 
-    /// Where a job without a checkpoint begins: at nothing, or at the tuned model it goes on from.
-    async fn first_adapter(
+    /// The adapter of the tuned model that the job goes on from, if it names one.
+    async fn initial_adapter(
         &self,
         model: &ResolvedModel,
         base: &CausalLm,
         dir: &Path,
-    ) -> Result<Start, Stop> {
+    ) -> Result<Option<Adapter>, Stop> {
         let Some(tuned) = &model.tuned else {
-            return Ok(Start::Fresh);
+            return Ok(None);
         };
         let dir = dir.join("initial");
         std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
@@ -177,7 +205,7 @@ impl Attempt<'_> {
             self.worker.objects.get_file(&key, &dir.join(name)).await?;
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
-        if !training::train::fits(&adapter, &self.job.config.lora) {
+        if !training::settings::fits(&adapter, &self.job.config.lora) {
             let message = format!(
                 "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
                 self.job.model,
@@ -185,15 +213,15 @@ impl Attempt<'_> {
             );
             return Err(Failure::rejected("incompatible_adapter", Some("model"), message).into());
         }
-        Ok(Start::From(adapter))
+        Ok(Some(adapter))
     }
 
     /// Marks the job as running. Metrics, events and checkpoints beyond where it resumes are forgotten.
     async fn begin(&mut self, prepared: &Prepared) -> Result<(), Stop> {
         let now = self.worker.clock.now();
         let info = |message| NewEvent::message(EventLevel::Info, message, now);
-        let (step, said) = match &prepared.start {
-            Start::Resume(checkpoint) => {
+        let (step, said) = match &prepared.resume {
+            Some(checkpoint) => {
                 let resumed = info(format!("Resumed from step {}", checkpoint.step));
                 let warning = checkpoint
                     .other_kernels(&prepared.base.model)
@@ -203,7 +231,7 @@ impl Attempt<'_> {
                     [resumed].into_iter().chain(warning).collect(),
                 )
             }
-            Start::Fresh | Start::From(_) => (0, vec![info("Fine-tuning job started".to_owned())]),
+            None => (0, vec![info("Fine-tuning job started".to_owned())]),
         };
         let job = self
             .job
@@ -236,8 +264,11 @@ impl Attempt<'_> {
                 base_fingerprint: &prepared.base.fingerprint,
                 config: &config,
                 train: &prepared.train,
+                replay: prepared.replay.as_ref(),
                 valid: prepared.valid.as_ref(),
-                start: prepared.start,
+                probe: Some(&prepared.probe),
+                initial: prepared.initial,
+                resume: prepared.resume.map(Box::new),
                 checkpoint_dir: &checkpoints,
             };
             training::train(run, &mut reporter).map_err(Stop::from)

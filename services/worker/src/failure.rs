@@ -65,7 +65,7 @@ impl From<TrainError> for Stop {
                 Some("hyperparameters"),
                 error.to_string(),
             ),
-            TrainError::Checkpoint { .. } => Failure::transient(&error),
+            TrainError::Checkpoint { .. } | TrainError::Rows(_) => Failure::transient(&error),
             TrainError::Resume(_) => Failure::bug(error_chain(&error)),
         })
     }

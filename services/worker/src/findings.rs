@@ -4,16 +4,23 @@ use store::events::{EventKind, EventLevel, NewEvent};
 use time::OffsetDateTime;
 use training::Rows;
 
-/// What training and validation file hold, and whether they overlap.
-pub(crate) fn events(train: &Rows, valid: Option<&Rows>, now: OffsetDateTime) -> Vec<NewEvent> {
-    let mut said = vec![file_event("training_file", train, now)];
-    said.extend(valid.map(|rows| file_event("validation_file", rows, now)));
-    let overlap = valid.map_or(0, |rows| train.overlap(rows));
-    if overlap > 0 {
-        let text = format!(
-            "{overlap} rows of the validation file are also in the training file; validation loss will look too good"
-        );
-        said.push(NewEvent::message(EventLevel::Warn, text, now));
+/// What each of a job's files holds, and whether rows to measure on are also learned from.
+pub(crate) fn events(files: [(&str, Option<&Rows>); 3], now: OffsetDateTime) -> Vec<NewEvent> {
+    let [(_, train), (_, valid), (_, replay)] = files;
+    let mut said: Vec<NewEvent> = files
+        .into_iter()
+        .filter_map(|(param, rows)| Some(file_event(param, rows?, now)))
+        .collect();
+    for (name, learned) in [("training", train), ("replay", replay)] {
+        let overlap = learned
+            .zip(valid)
+            .map_or(0, |(learned, valid)| learned.overlap(valid));
+        if overlap > 0 {
+            let text = format!(
+                "{overlap} rows of the validation file are also in the {name} file; validation loss will look too good"
+            );
+            said.push(NewEvent::message(EventLevel::Warn, text, now));
+        }
     }
     said
 }

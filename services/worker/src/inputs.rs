@@ -12,7 +12,7 @@ use lm::{CausalLm, Precision};
 use store::base_models::BaseModel;
 use store::{Lease, Store, files};
 use text::TextModel;
-use training::Rows;
+use training::{Format, Rows};
 
 use crate::failure::{Stop, data_fault};
 
@@ -110,9 +110,9 @@ pub(crate) async fn rows(
     };
     // A template may write the date. Every attempt of the job must write the same.
     let text = base.text.clone().with_now(job.created_at);
-    let max_seq_len = usize::try_from(job.config.max_seq_len).expect("at most 2^20");
+    let (format, scratch) = (Format::of(&job.config), dir.to_owned());
     blocking(move || {
-        Rows::read(&path, &text, max_seq_len, &Limits::default())
+        Rows::read(&path, &text, format, &Limits::default(), &scratch)
             .map_err(|fault| data_fault(param, &fault))
     })
     .await

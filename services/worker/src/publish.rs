@@ -6,6 +6,7 @@ use std::path::Path;
 use artifacts::keys;
 use domain::job::Outcome;
 use domain::{Failure, FileId, FineTunedModelId, Job};
+use lm::Learned;
 use store::events::{EventLevel, NewEvent};
 use store::files::{File, FileStatus};
 use store::metrics::StepMetrics;
@@ -29,9 +30,12 @@ pub(crate) async fn publish(
     let objects = &attempt.worker.objects;
 
     let adapter_dir = dir.join("adapter");
-    trained
-        .adapter
-        .save(&adapter_dir, &attempt.job.base_model)?;
+    let Learned::Adapter(adapter) = &trained.learned else {
+        let message =
+            "only adapters are served; every weight of a model is trained by `attune train`";
+        return Err(Failure::rejected("not_served", Some("attune.tuning"), message).into());
+    };
+    adapter.save(&adapter_dir, &attempt.job.base_model)?;
     let model_id = FineTunedModelId::new();
     let adapter_prefix = keys::adapter(project_id, model_id);
     upload_folder(objects, &adapter_dir, &adapter_prefix).await?;
@@ -63,21 +67,46 @@ pub(crate) async fn publish(
     lease::hold(&mut tx, &attempt.lease).await?;
     files::create(&mut tx, &file).await?;
     let model = models::publish(&mut tx, &attempt.lease, model_id, &adapter_prefix, now).await?;
-    let said = [
-        NewEvent::message(
-            EventLevel::Info,
-            format!("New fine-tuned model created: {}", model.name),
-            now,
-        ),
-        NewEvent::message(
-            EventLevel::Info,
-            "The job has successfully completed".to_owned(),
-            now,
-        ),
-    ];
+    let said = closing_events(trained, &model.name, now);
     events::report(&mut tx, &attempt.lease, &said).await?;
     lease::save(&mut tx, &attempt.lease, &job).await?;
     Ok(tx.commit().await?)
+}
+
+fn closing_events(trained: &Trained, model: &str, now: time::OffsetDateTime) -> Vec<NewEvent> {
+    let event = |level, text| NewEvent::message(level, text, now);
+    let info = |text| event(EventLevel::Info, text);
+    let mut said = Vec::new();
+    if trained.stopped_early {
+        said.push(info(format!(
+            "Stopped after step {}: the validation loss did not fall any more",
+            trained.steps
+        )));
+    }
+    if trained.chosen_step < trained.steps {
+        said.push(info(format!(
+            "The model is that of step {}, which had the lowest validation loss",
+            trained.chosen_step
+        )));
+    }
+    if let Some(forgetting) = &trained.forgetting {
+        let text = format!(
+            "Perplexity of a general text: {:.2} before, {:.2} after",
+            forgetting.perplexity_before, forgetting.perplexity_after
+        );
+        said.push(NewEvent {
+            data: serde_json::to_value(forgetting).ok(),
+            ..info(text)
+        });
+        said.extend(
+            forgetting
+                .warning()
+                .map(|text| event(EventLevel::Warn, text)),
+        );
+    }
+    said.push(info(format!("New fine-tuned model created: {model}")));
+    said.push(info("The job has successfully completed".to_owned()));
+    said
 }
 
 fn succeeded(

@@ -5,5 +5,6 @@
 mod bad_input;
 mod example_tickets;
 mod overlap;
+mod preferences;
 mod properties;
 mod rows;

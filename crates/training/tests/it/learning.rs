@@ -1,24 +1,34 @@
 //! What training must and must not do, on a tiny model.
 
+use domain::TrainingConfig;
+use lm::{Adapter, CausalLm};
 use serde_json::json;
 use tempfile::TempDir;
-use training::train::Start;
-use training::{Rows, TrainError, eval};
+use text::Example;
+use training::objective::{self, Policy, Reference};
+use training::{Evaluation, Rows, Run, Sample, TrainError, eval};
 
-use crate::support::{Recorder, config, example, rows, rows_of, run, tiny_model};
+use crate::support::{
+    Recorder, config, example, examples, rows, rows_of, run_of, tiny_model, train_on, watch,
+};
 
 fn losses(rows: &Rows, settings: &serde_json::Value) -> Vec<f32> {
-    let dir = TempDir::new().unwrap();
-    let (trained, seen) = run(
-        &tiny_model(),
-        &config(settings),
-        rows,
-        Start::Fresh,
-        dir.path(),
-        Recorder::default(),
-    );
-    trained.unwrap();
-    seen.losses()
+    train_on(&tiny_model(), &config(settings), rows).1.losses()
+}
+
+fn evaluate(model: &CausalLm, adapter: Option<&Adapter>, rows: &[Example]) -> Evaluation {
+    let reference = Reference {
+        model,
+        adapter: None,
+    };
+    let policy = Policy {
+        model: model.clone(),
+        adapter,
+        reference,
+    };
+    let samples: Vec<Sample> = rows.iter().cloned().map(Sample::plain).collect();
+    let likelihood = objective::of(&TrainingConfig::default());
+    eval::evaluate_samples(likelihood.as_ref(), &policy, &samples).unwrap()
 }
 
 #[test]
@@ -58,18 +68,18 @@ fn a_masked_target_does_not_move_the_loss() {
     let with_last = |last: u32| {
         let mut row = example(&[10, 11, 12, 13, last], 2);
         row.supervised[4] = false;
-        losses(&rows_of(vec![row]), &settings)
+        losses(&rows_of(&[row]), &settings)
     };
     assert_eq!(with_last(14), with_last(99));
 }
 
 #[test]
 fn a_row_has_the_same_loss_among_others_and_alone() {
-    let (model, rows) = (tiny_model(), rows(9));
-    let together = eval::evaluate(&model, None, &rows.examples).unwrap();
+    let (model, rows) = (tiny_model(), examples(9));
+    let together = evaluate(&model, None, &rows);
     let (mut nll, mut n_loss_tokens) = (0.0, 0.0);
-    for row in rows.examples.chunks(1) {
-        let alone = eval::evaluate(&model, None, row).unwrap();
+    for row in rows.chunks(1) {
+        let alone = evaluate(&model, None, row);
         let n = f64::from(u32::try_from(alone.n_loss_tokens).unwrap());
         (nll, n_loss_tokens) = (nll + alone.loss * n, n_loss_tokens + n);
     }
@@ -83,11 +93,11 @@ fn a_row_has_the_same_loss_among_others_and_alone() {
 
 #[test]
 fn a_new_adapter_changes_nothing() {
-    let (model, rows) = (tiny_model(), rows(6));
-    let lora = training::train::lora_config(&config(&json!({})).lora);
+    let (model, rows) = (tiny_model(), examples(6));
+    let lora = training::settings::lora_config(&config(&json!({})).lora);
     let adapter = lm::Adapter::init(&lora, &model, 1);
-    let with = eval::evaluate(&model, Some(&adapter), &rows.examples).unwrap();
-    let without = eval::evaluate(&model, None, &rows.examples).unwrap();
+    let with = evaluate(&model, Some(&adapter), &rows);
+    let without = evaluate(&model, None, &rows);
     assert_eq!(with, without);
 }
 
@@ -108,20 +118,19 @@ fn a_loss_that_is_no_number_stops_the_run_names_the_lines_and_saves_nothing() {
     let settings = json!({
         "n_epochs": 1, "batch_size": 2, "shuffle": false, "checkpoint_every": 1, "lora": {"rank": 2},
     });
-    let (model, config) = (tiny_model(), config(&settings));
-    let lora = training::train::lora_config(&config.lora);
-    let broken = lm::Adapter::init(&lora, &model, 1).map(|_, tensor| tensor.ones_like() * 1e38);
+    let (model, config, rows) = (tiny_model(), config(&settings), rows(4));
+    let lora = training::settings::lora_config(&config.lora);
+    let broken = Adapter::init(&lora, &model, 1).map(|_, tensor| tensor.ones_like() * 1e38);
     let dir = TempDir::new().unwrap();
-    let start = Start::From(broken);
-    let (trained, seen) = run(
-        &model,
-        &config,
-        &rows(4),
-        start,
-        dir.path(),
-        Recorder::default(),
-    );
-    let Err(TrainError::NonFinite { what, step, lines }) = trained else {
+    let run = Run {
+        initial: Some(broken),
+        ..run_of(&model, &config, &rows, dir.path())
+    };
+    let (trained, seen) = watch(run, Recorder::default());
+    let Err(TrainError::NonFinite {
+        what, step, lines, ..
+    }) = trained
+    else {
         panic!("losses stayed finite: {:?}", seen.losses());
     };
     assert_eq!((what, step, lines), ("loss", 1, vec![1, 2]));

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod care;
 mod learning;
+mod methods;
 mod parity;
 mod resuming;
 mod support;

@@ -1,22 +1,23 @@
-//! Twenty steps on the real SmolLM2, against PyTorch and PEFT.
+//! Steps on the real SmolLM2, against PyTorch and PEFT.
 
 use std::path::PathBuf;
 
-use lm::{BaseFiles, Device};
+use dataset::Judgement;
+use lm::{BaseFiles, CausalLm, Device};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tempfile::TempDir;
 use text::Example;
-use training::train::Start;
+use training::{Rows, Sample, Trained};
 
-use crate::support::{Recorder, config, rows_of, run};
+use crate::support::{config, rows_of, rows_of_samples, train_on};
 
 #[derive(Deserialize)]
 struct Reference {
     rows: Vec<Row>,
     losses: Vec<f64>,
     grad_norms: Vec<f64>,
+    #[serde(default)]
     final_norms: BTreeMap<String, f64>,
 }
 
@@ -35,10 +36,6 @@ impl Row {
             truncated: false,
         }
     }
-}
-
-fn reference() -> Reference {
-    serde_json::from_str(include_str!("../fixtures/parity.json")).unwrap()
 }
 
 /// The reference's optimizer: constant rate, no decay, no clipping, rows in order, four at a time.
@@ -71,37 +68,23 @@ fn smollm2() -> PathBuf {
     path
 }
 
+fn model() -> CausalLm {
+    let files = BaseFiles::open(&smollm2()).unwrap();
+    files.load(&Device::cpu(), lm::Precision::F32).unwrap()
+}
+
 fn relative(found: f64, expected: f64) -> f64 {
     ((found - expected) / expected).abs()
 }
 
-#[test]
-fn twenty_steps_have_the_references_losses_and_gradients() {
-    let reference = reference();
-    let rows = rows_of(reference.rows.iter().map(Row::example).collect());
-    let model = BaseFiles::open(&smollm2())
-        .unwrap()
-        .load(&Device::cpu(), lm::Precision::F32)
-        .unwrap();
-    let dir = TempDir::new().unwrap();
+/// Trains on `rows` and holds every step's loss and the gradient norms that are known against the reference's.
+fn train_as(reference: &Reference, settings: &Value, rows: &Rows) -> Trained {
     // Seed 0 draws A as the reference did.
-    let (trained, seen) = run(
-        &model,
-        &config(&settings()),
-        &rows,
-        Start::Fresh,
-        dir.path(),
-        Recorder::default(),
-    );
-    let trained = trained.unwrap();
-
+    let (trained, seen) = train_on(&model(), &config(settings), rows);
     assert_eq!(seen.steps.len(), reference.losses.len());
-    let worst = seen
-        .losses()
-        .iter()
-        .zip(&reference.losses)
-        .map(|(found, expected)| relative(f64::from(*found), *expected))
-        .fold(0.0, f64::max);
+    let pairs = seen.steps.iter().zip(&reference.losses);
+    let off = pairs.map(|(step, expected)| relative(f64::from(step.train_loss), *expected));
+    let worst = off.fold(0.0, f64::max);
     println!("worst relative difference of a loss: {worst:.2e}");
     assert!(
         worst < 1e-3,
@@ -116,8 +99,17 @@ fn twenty_steps_have_the_references_losses_and_gradients() {
             step.step
         );
     }
+    trained
+}
+
+#[test]
+fn twenty_steps_have_the_references_losses_and_gradients() {
+    let reference: Reference =
+        serde_json::from_str(include_str!("../fixtures/parity.json")).unwrap();
+    let rows: Vec<Example> = reference.rows.iter().map(Row::example).collect();
+    let trained = train_as(&reference, &settings(), &rows_of(&rows));
     let mut compared = 0;
-    for (name, tensor) in trained.adapter.named_tensors() {
+    for (name, tensor) in trained.learned.named_tensors() {
         if let Some(expected) = reference.final_norms.get(&name) {
             let norm: f32 = tensor.clone().square().sum().sqrt().into_scalar();
             let off = relative(f64::from(norm), *expected);
@@ -126,4 +118,24 @@ fn twenty_steps_have_the_references_losses_and_gradients() {
         }
     }
     assert_eq!(compared, reference.final_norms.len());
+}
+
+#[test]
+fn five_steps_of_dpo_have_the_references_losses_and_gradients() {
+    let reference: Reference =
+        serde_json::from_str(include_str!("../fixtures/parity_dpo.json")).unwrap();
+    let pair = |[better, worse]: [&Row; 2]| Sample {
+        example: better.example(),
+        judgement: Judgement::BetterThan(worse.example()),
+    };
+    let steps = reference.rows.as_chunks::<4>().0.iter();
+    let pairs: Vec<Sample> = steps
+        .flat_map(|[a, b, c, d]| [[a, c], [b, d]])
+        .map(pair)
+        .collect();
+    let mut settings = settings();
+    settings["method"] = json!("dpo");
+    settings["beta"] = json!(0.1);
+    settings["batch_size"] = json!(2);
+    train_as(&reference, &settings, &rows_of_samples(&pairs));
 }

@@ -8,9 +8,9 @@ use lm::{BaseFiles, CausalLm, Device};
 use serde_json::Value;
 use tempfile::TempDir;
 use text::Example;
-use training::train::Start;
 use training::{
-    CheckpointReport, Evaluation, Next, Observer, Rows, Run, StepReport, TrainError, Trained,
+    CheckpointReport, Evaluation, Next, Observer, Rows, Run, Sample, StepReport, TrainError,
+    Trained,
 };
 
 /// A base model of two layers with random weights.
@@ -32,14 +32,17 @@ pub(crate) fn config(asked: &Value) -> TrainingConfig {
 
 /// Rows of different lengths, the second half of each supervised. Every row follows one simple rule.
 pub(crate) fn rows(n: usize) -> Rows {
-    let examples = (0..n)
-        .map(|row| {
-            let length = 6 + row % 5;
-            let ids = (0..length).map(|i| u32::try_from(10 + (row * 7 + i * 3) % 40).unwrap());
-            example(&ids.collect::<Vec<_>>(), length / 2)
-        })
-        .collect();
-    rows_of(examples)
+    rows_of(&examples(n))
+}
+
+/// The same as examples.
+pub(crate) fn examples(n: usize) -> Vec<Example> {
+    let row = |row| {
+        let length = 6 + row % 5;
+        let ids = (0..length).map(|i| u32::try_from(10 + (row * 7 + i * 3) % 40).unwrap());
+        example(&ids.collect::<Vec<_>>(), length / 2)
+    };
+    (0..n).map(row).collect()
 }
 
 /// A row whose tokens from `first_supervised` on are to be learned.
@@ -51,16 +54,22 @@ pub(crate) fn example(ids: &[u32], first_supervised: usize) -> Example {
     }
 }
 
-pub(crate) fn rows_of(examples: Vec<Example>) -> Rows {
-    Rows {
-        lines: (1..=examples.len() as u64).collect(),
-        hashes: vec![[0; 32]; examples.len()],
-        report: DataReport {
-            fingerprint: "rows".to_owned(),
-            ..DataReport::default()
-        },
-        examples,
+pub(crate) fn rows_of(examples: &[Example]) -> Rows {
+    let samples: Vec<Sample> = examples.iter().cloned().map(Sample::plain).collect();
+    rows_of_samples(&samples)
+}
+
+pub(crate) fn rows_of_samples(samples: &[Sample]) -> Rows {
+    let scratch = TempDir::new().unwrap();
+    let mut rows = Rows::create(scratch.path()).unwrap();
+    for (line, sample) in (1..).zip(samples) {
+        rows.push(sample, line, &[0; 32]).unwrap();
     }
+    let report = DataReport {
+        fingerprint: "rows".to_owned(),
+        ..DataReport::default()
+    };
+    rows.finish(report).unwrap()
 }
 
 /// Remembers every step, and ends the run as it is told.
@@ -97,32 +106,51 @@ impl Observer for Recorder {
     }
 }
 
-/// Trains on `rows` and returns what the observer saw as well.
-pub(crate) fn run(
-    model: &CausalLm,
-    config: &TrainingConfig,
-    rows: &Rows,
-    start: Start,
-    dir: &Path,
-    mut recorder: Recorder,
-) -> (Result<Trained, TrainError>, Recorder) {
-    let run = Run {
+/// A run over `rows` with nothing beside.
+pub(crate) fn run_of<'a>(
+    model: &'a CausalLm,
+    config: &'a TrainingConfig,
+    rows: &'a Rows,
+    dir: &'a Path,
+) -> Run<'a> {
+    Run {
         model,
         base_fingerprint: "tiny",
         config,
         train: rows,
+        replay: None,
         valid: None,
-        start,
+        probe: None,
+        initial: None,
+        resume: None,
         checkpoint_dir: dir,
-    };
+    }
+}
+
+/// Trains and returns what the observer saw as well.
+pub(crate) fn watch(
+    run: Run<'_>,
+    mut recorder: Recorder,
+) -> (Result<Trained, TrainError>, Recorder) {
     let trained = training::train(run, &mut recorder);
     (trained, recorder)
 }
 
-/// The adapter's values, bit for bit.
+/// Trains on `rows` to the end, and returns what the observer saw as well.
+pub(crate) fn train_on(
+    model: &CausalLm,
+    config: &TrainingConfig,
+    rows: &Rows,
+) -> (Trained, Recorder) {
+    let dir = TempDir::new().unwrap();
+    let (trained, seen) = watch(run_of(model, config, rows, dir.path()), Recorder::default());
+    (trained.unwrap(), seen)
+}
+
+/// What was learned, bit for bit.
 pub(crate) fn bits(trained: &Trained) -> Vec<u32> {
     trained
-        .adapter
+        .learned
         .named_tensors()
         .flat_map(|(_, tensor)| tensor.to_data().try_to_vec::<f32>().unwrap())
         .map(f32::to_bits)

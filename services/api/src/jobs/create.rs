@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::auto::Facts;
+use domain::auto::{Facts, learning_rate};
+use domain::config::Method;
 use domain::model_name::fine_tuned_name;
-use domain::{FileId, Hyperparameters, Job, JobId, JobStatus, TrainingConfig};
+use domain::{FileId, Job, JobId, JobStatus, TrainingConfig};
 use serde_json::{Value, json};
 use store::TenantTx;
 use store::events::{self, EventLevel, NewEvent};
@@ -37,6 +38,9 @@ pub async fn create_job(
         Some(id) => Some(usable_file(&mut tx, "validation_file", id, now).await?.id),
         None => None,
     };
+    if let Some(id) = new.replay_file() {
+        usable_file(&mut tx, "attune.replay.file", id, now).await?;
+    }
     let (job, request) = resolved(new, &model, &training, validation, &tenant, now)?;
     jobs::create(&mut tx, &job, &request).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
@@ -87,6 +91,7 @@ fn resolved(
 ) -> Result<(Job, JobRequest), ApiError> {
     let facts = Facts {
         n_rows: training.n_lines.unwrap_or(0).max(1),
+        n_bytes: training.size_bytes,
         n_params: model.base.n_params,
         context_length: model.base.context_length,
         fallback_seed: random::seed()?,
@@ -127,19 +132,33 @@ fn resolved(
 /// OpenAI's three settings as numbers, in both places where clients look. A strict client fails without them.
 fn shown_request(config: &TrainingConfig, facts: &Facts) -> JobRequest {
     // The multiplier relates to the rate that would have been chosen without one.
-    let usual_rate = Hyperparameters::default().resolve(facts).learning_rate;
+    let usual_rate = learning_rate(config.method.kind(), config.tuning, facts.n_params);
     let hyperparameters = json!({
         "n_epochs": config.n_epochs,
         "batch_size": config.batch_size,
         "learning_rate_multiplier": rounded(config.learning_rate / usual_rate),
     });
-    let method =
-        json!({"type": "supervised", "supervised": {"hyperparameters": hyperparameters.clone()}});
     JobRequest {
+        method: shown_method(&config.method, hyperparameters.clone()),
         hyperparameters,
-        method,
         integrations: Value::Array(Vec::new()),
     }
+}
+
+/// OpenAI knows two of our methods. Every other one learns either from conversations or from preferences, and strict clients
+/// are shown which; the method itself stands in `attune.config`.
+fn shown_method(method: &Method, mut hyperparameters: Value) -> Value {
+    let (name, beta) = match *method {
+        Method::Supervised | Method::Kto { .. } => ("supervised", None),
+        Method::Dpo { beta }
+        | Method::Ipo { beta }
+        | Method::Orpo { beta }
+        | Method::SimPo { beta, .. } => ("dpo", Some(beta)),
+    };
+    if let Some(beta) = beta {
+        hyperparameters["beta"] = beta.into();
+    }
+    json!({"type": name, name: {"hyperparameters": hyperparameters}})
 }
 
 /// To nine digits: a multiplier of 0.1 comes back as 0.1, not as 0.10000000000000002.
@@ -160,6 +179,7 @@ fn first_events(job: &Job) -> [NewEvent; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Hyperparameters;
 
     #[test]
     fn a_multiplier_comes_back_as_it_was_sent() {

@@ -1,12 +1,22 @@
 //! The settings of a job, gathered from the places where clients put them.
 //!
-//! OpenAI's own three stand in `hyperparameters` (older clients) or in `method.supervised.hyperparameters`; ours
+//! OpenAI's own stand in `hyperparameters` (older clients) or in `method.TYPE.hyperparameters`; ours
 //! stand in `attune`, the same object as `job.json`. A setting may be said in two places if it says the same.
 
+use domain::config::MethodKind;
 use domain::{FieldError, Hyperparameters};
 use serde_json::{Map, Value};
 
 const OPENAI_KNOBS: [&str; 3] = ["n_epochs", "batch_size", "learning_rate_multiplier"];
+/// The methods that OpenAI's clients can name, and what each may set.
+const METHODS: [(&str, MethodKind, &[&str]); 2] = [
+    ("supervised", MethodKind::Supervised, &OPENAI_KNOBS),
+    (
+        "dpo",
+        MethodKind::Dpo,
+        &["n_epochs", "batch_size", "learning_rate_multiplier", "beta"],
+    ),
+];
 
 /// What a client asks for, all places together. `null`, `"auto"` and absence say nothing.
 ///
@@ -16,10 +26,15 @@ pub(super) fn gather(request: &Map<String, Value>) -> Result<Hyperparameters, Fi
     let given = |name: &str| request.get(name).filter(|value| !value.is_null());
     let mut places = Vec::new();
     if let Some(method) = given("method") {
-        places.extend(of_method(method)?);
+        places.push(of_method(method)?);
     }
     if let Some(value) = given("hyperparameters") {
-        places.push(openai_place("hyperparameters".to_owned(), value)?);
+        places.push(openai_place(
+            "hyperparameters".to_owned(),
+            value,
+            None,
+            &OPENAI_KNOBS,
+        )?);
     }
     if let Some(seed) = given("seed") {
         let seed = Map::from_iter([("seed".to_owned(), seed.clone())]);
@@ -39,51 +54,68 @@ pub(super) fn gather(request: &Map<String, Value>) -> Result<Hyperparameters, Fi
 /// Where a setting was found, and all settings found there.
 type Place = (String, Hyperparameters);
 
-fn of_method(method: &Value) -> Result<Option<Place>, FieldError> {
+fn of_method(method: &Value) -> Result<Place, FieldError> {
     let method = method
         .as_object()
         .ok_or_else(|| FieldError::new("method", "must be a JSON object"))?;
-    match method.get("type").and_then(Value::as_str) {
-        Some("supervised") => {}
-        Some(other) => {
-            let other: String = other.chars().take(40).collect();
-            let message = format!("`{other}` is not supported here; only `supervised` is");
-            return Err(FieldError::new("method.type", message));
-        }
-        None => {
-            return Err(FieldError::new(
-                "method.type",
-                "is missing; only `supervised` is supported here",
-            ));
-        }
-    }
-    // Clients may send the objects of other methods along; the type says which one counts.
-    let Some(supervised) = method.get("supervised").filter(|value| !value.is_null()) else {
-        return Ok(None);
+    let unknown = |what: String| {
+        let message = format!(
+            "{what}; `supervised` and `dpo` are supported here, and more in `attune.method`"
+        );
+        FieldError::new("method.type", message)
     };
-    let supervised = supervised
+    let given = method.get("type").and_then(Value::as_str);
+    let given = given.ok_or_else(|| unknown("is missing".to_owned()))?;
+    let found = METHODS.into_iter().find(|(name, ..)| *name == given);
+    let (name, kind, knobs) = found.ok_or_else(|| {
+        let given: String = given.chars().take(40).collect();
+        unknown(format!("`{given}` is not supported here"))
+    })?;
+    let path = format!("method.{name}");
+    let alone = Hyperparameters {
+        method: Some(kind),
+        ..Hyperparameters::default()
+    };
+    // Clients may send the objects of other methods along; the type says which one counts.
+    let Some(of_kind) = method.get(name).filter(|value| !value.is_null()) else {
+        return Ok(("method".to_owned(), alone));
+    };
+    let of_kind = of_kind
         .as_object()
-        .ok_or_else(|| FieldError::new("method.supervised", "must be a JSON object"))?;
-    supervised
+        .ok_or_else(|| FieldError::new(path.clone(), "must be a JSON object"))?;
+    match of_kind
         .get("hyperparameters")
         .filter(|value| !value.is_null())
-        .map(|value| openai_place("method.supervised.hyperparameters".to_owned(), value))
-        .transpose()
+    {
+        None => Ok(("method".to_owned(), alone)),
+        Some(value) => openai_place(format!("{path}.hyperparameters"), value, Some(kind), knobs),
+    }
 }
 
-fn openai_place(path: String, value: &Value) -> Result<Place, FieldError> {
-    let foreign = value.as_object().and_then(|object| {
-        object
-            .keys()
-            .find(|key| !OPENAI_KNOBS.contains(&key.as_str()))
-    });
-    if let Some(name) = foreign {
-        let message = "is not one of `n_epochs`, `batch_size`, `learning_rate_multiplier`; every other \
-                       setting belongs in `attune`";
+/// What stands at `path`. `kind` is the method that the place belongs to, if it belongs to one.
+fn openai_place(
+    path: String,
+    value: &Value,
+    kind: Option<MethodKind>,
+    knobs: &[&str],
+) -> Result<Place, FieldError> {
+    let mut given = value
+        .as_object()
+        .cloned()
+        .ok_or_else(|| FieldError::new(path.clone(), "must be a JSON object"))?;
+    if let Some(name) = given.keys().find(|key| !knobs.contains(&key.as_str())) {
+        let known = knobs.iter().map(|knob| format!("`{knob}`"));
+        let message = format!(
+            "is not one of {}; every other setting belongs in `attune`",
+            known.collect::<Vec<_>>().join(", ")
+        );
         let name: String = name.chars().take(64).collect();
         return Err(FieldError::new(format!("{path}.{name}"), message));
     }
-    let read = Hyperparameters::parse(&path, value)?;
+    if let Some(kind) = kind {
+        given.insert("method".to_owned(), kind.name().into());
+    }
+    let read = Hyperparameters::parse(&path, &Value::Object(given))?;
     Ok((path, read))
 }
 
@@ -95,6 +127,8 @@ fn merge(ours: Hyperparameters, places: &[Place]) -> Result<Hyperparameters, Fie
             place.learning_rate_multiplier
         })?,
         seed: agreed("seed", places, |place| place.seed)?,
+        method: agreed_method(places)?,
+        beta: agreed("beta", places, |place| place.beta)?,
         ..ours
     };
     if merged.learning_rate.is_some() && merged.learning_rate_multiplier.is_some() {
@@ -103,6 +137,31 @@ fn merge(ours: Hyperparameters, places: &[Place]) -> Result<Hyperparameters, Fie
         return Err(FieldError::new("attune.learning_rate", message));
     }
     Ok(merged)
+}
+
+/// `supervised` and `dpo` in OpenAI's words may be made precise in ours: a loss over the same kind of rows.
+fn agreed_method(places: &[Place]) -> Result<Option<MethodKind>, FieldError> {
+    let mut given = places
+        .iter()
+        .filter_map(|(path, place)| Some((path, place.method?)));
+    let (Some((path, first)), second) = (given.next(), given.next()) else {
+        return Ok(None);
+    };
+    match second {
+        None => Ok(Some(first)),
+        Some((_, second)) if second == first => Ok(Some(first)),
+        Some((_, second)) if first == MethodKind::Dpo && second.row_kind() == first.row_kind() => {
+            Ok(Some(second))
+        }
+        Some((_, second)) => {
+            let message = format!(
+                "is `{}`, but `{path}` says `{}`; give one of them only",
+                second.name(),
+                first.name()
+            );
+            Err(FieldError::new("attune.method", message))
+        }
+    }
 }
 
 /// The one value that every place gives which gives one.
@@ -192,7 +251,23 @@ mod tests {
                 "hyperparameters.beta",
             ),
             (json!({"hyperparameters": []}), "hyperparameters"),
-            (json!({"method": {"type": "dpo"}}), "method.type"),
+            (json!({"method": {"type": "reinforcement"}}), "method.type"),
+            (
+                json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}),
+                "method.dpo.hyperparameters.beta",
+            ),
+            (
+                json!({"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}}}),
+                "method.supervised.hyperparameters.beta",
+            ),
+            (
+                json!({"method": {"type": "supervised"}, "attune": {"method": "orpo"}}),
+                "attune.method",
+            ),
+            (
+                json!({"method": {"type": "dpo"}, "attune": {"method": "kto"}}),
+                "attune.method",
+            ),
             (json!({"method": {}}), "method.type"),
             (
                 json!({"method": {"type": "supervised", "supervised": 1}}),
@@ -217,6 +292,25 @@ mod tests {
     fn the_objects_of_other_methods_are_not_looked_at() {
         let request =
             json!({"method": {"type": "supervised", "dpo": {"hyperparameters": {"beta": 9}}}});
-        assert_eq!(gathered(&request), Ok(Hyperparameters::default()));
+        let expected = Hyperparameters {
+            method: Some(MethodKind::Supervised),
+            ..Hyperparameters::default()
+        };
+        assert_eq!(gathered(&request), Ok(expected));
+    }
+
+    #[test]
+    fn openais_dpo_is_read_and_may_be_made_precise() {
+        let mut request = json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.3, "n_epochs": 2}}}});
+        let read = gathered(&request).unwrap();
+        assert_eq!(
+            (read.method, read.beta, read.n_epochs),
+            (Some(MethodKind::Dpo), Some(0.3), Some(2))
+        );
+        request["attune"] = json!({"method": "ipo"});
+        let read = gathered(&request).unwrap();
+        assert_eq!((read.method, read.beta), (Some(MethodKind::Ipo), Some(0.3)));
+        let ours = json!({"attune": {"method": "simpo", "gamma": 0.5}});
+        assert_eq!(gathered(&ours).unwrap().method, Some(MethodKind::SimPo));
     }
 }

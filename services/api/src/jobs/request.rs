@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use domain::config::Replay;
+use domain::config::hyperparameters::TuningKind;
 use domain::limits::{
     MAX_METADATA_KEY_CHARS, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARS, MAX_SUFFIX_CHARS,
 };
@@ -36,10 +38,29 @@ impl NewJob {
             training_file: required(fields, "training_file")?,
             validation_file: text(fields, "validation_file")?,
             suffix: suffix(fields)?,
-            asked: knobs::gather(fields)?,
+            asked: servable(knobs::gather(fields)?)?,
             metadata: metadata(fields)?,
         })
     }
+
+    /// The file whose rows are mixed in.
+    pub(super) fn replay_file(&self) -> Option<&str> {
+        self.asked.replay.as_ref()?.file.as_deref()
+    }
+}
+
+/// What the service cannot carry out is refused before it is queued.
+fn servable(asked: Hyperparameters) -> Result<Hyperparameters, FieldError> {
+    if asked.tuning == Some(TuningKind::Full) {
+        let message = "`full` is for `attune train`, which writes a whole model; the service trains and serves adapters, \
+                       so leave it out";
+        return Err(FieldError::new("attune.tuning", message));
+    }
+    if let Some(Replay { file: None, .. }) = asked.replay {
+        let message = "is required: the id of an uploaded file whose rows are mixed in";
+        return Err(FieldError::new("attune.replay.file", message));
+    }
+    Ok(asked)
 }
 
 fn required(fields: &Map<String, Value>, name: &str) -> Result<String, FieldError> {
@@ -150,6 +171,11 @@ mod tests {
             (json!({"suffix": "a:b"}), "suffix"),
             (json!({"suffix": "a b"}), "suffix"),
             (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
+            (json!({"attune": {"tuning": "full"}}), "attune.tuning"),
+            (
+                json!({"attune": {"replay": {"ratio": 0.1}}}),
+                "attune.replay.file",
+            ),
             (json!({"metadata": []}), "metadata"),
             (json!({"metadata": {"a": 1}}), "metadata"),
             (json!({"metadata": {"x".repeat(65): "1"}}), "metadata"),

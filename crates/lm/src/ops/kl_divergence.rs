@@ -1,0 +1,229 @@
+//! How far the head's predictions have moved from a reference's, a few rows at a time: `[n, v]` never exists.
+//!
+//! As with [`super::cross_entropy`] the gradient is made together with the value, while the scores are at hand.
+//!
+//! Legend: n rows, d model width, v vocabulary.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{Tensor, activation};
+use rayon::prelude::*;
+
+use super::cpu::vector::{exp, max, vectorized};
+use super::cpu::weight::{times_weight, times_weight_transposed};
+use super::cpu::{dims, tensor, values};
+use super::cross_entropy::{ROWS, softmax};
+use super::graph::unary;
+use super::{is_fused, learned};
+use crate::precision::product;
+use crate::profile::{Part, measure};
+
+/// `KL(p ‖ q)` in nats of each row, q being what the head makes of `hidden` and p what it makes of `reference`. Only
+/// `hidden` has a gradient.
+///
+/// # Shapes
+/// `hidden`, `reference`: `[n, d]`, `head`: `[v, d]`; returns `[n, 1]`.
+pub(crate) fn kl_divergence(
+    hidden: Tensor<2>,
+    reference: Tensor<2>,
+    head: &Tensor<2>,
+) -> Tensor<2> {
+    if !is_fused(&hidden) || learned::learns(head) {
+        return plain(hidden, reference, head);
+    }
+    Tensor::from_dispatch(Dispatch::kl_divergence(
+        hidden.into_dispatch(),
+        reference.into_dispatch(),
+        head.clone().into_dispatch(),
+    ))
+}
+
+/// The definition.
+fn plain(hidden: Tensor<2>, reference: Tensor<2>, head: &Tensor<2>) -> Tensor<2> {
+    let log_q = activation::log_softmax(product(hidden, head), 1);
+    let log_p = activation::log_softmax(product(reference, head), 1).detach();
+    (log_p.clone().exp() * (log_p - log_q)).sum_dim(1)
+}
+
+/// See [`kl_divergence`].
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait DivergenceOps: Backend {
+    fn kl_divergence(
+        hidden: FloatTensor<Self>,
+        reference: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// What the backward pass is made of.
+pub(crate) trait DivergenceGradients: Backend {
+    /// The result, and the gradient of `hidden` for a gradient of 1.
+    fn kl_divergence_with_gradient(
+        hidden: &FloatTensor<Self>,
+        reference: &FloatTensor<Self>,
+        head: &FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl DivergenceOps for Flex {
+    fn kl_divergence(hidden: FlexTensor, reference: FlexTensor, head: FlexTensor) -> FlexTensor {
+        measure(Part::Head, || {
+            chunked(&hidden, &reference, &head, |_, _, _| {})
+        })
+    }
+}
+
+impl DivergenceGradients for Flex {
+    fn kl_divergence_with_gradient(
+        hidden: &FlexTensor,
+        reference: &FlexTensor,
+        head: &FlexTensor,
+    ) -> (FlexTensor, FlexTensor) {
+        measure(Part::Head, || {
+            forward_with_gradient(hidden, reference, head)
+        })
+    }
+}
+
+impl<B: DivergenceOps + DivergenceGradients, C: CheckpointStrategy> DivergenceOps
+    for Autodiff<B, C>
+{
+    fn kl_divergence(
+        hidden: FloatTensor<Self>,
+        reference: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (reference, head) = (reference.into_primitive(), head.into_primitive());
+        unary::<B, C, _>(
+            hidden,
+            |hidden, tracked| {
+                let both =
+                    tracked.keep(|| B::kl_divergence_with_gradient(&hidden, &reference, &head));
+                match both {
+                    Some((out, d_hidden)) => (out, Some(d_hidden)),
+                    None => (B::kl_divergence(hidden, reference, head), None),
+                }
+            },
+            // `[n, d]` times `[n, 1]`.
+            B::float_mul,
+        )
+    }
+}
+
+/// With logits z, `dKL/dz = q − p`.
+fn forward_with_gradient(
+    hidden: &FlexTensor,
+    reference: &FlexTensor,
+    head: &FlexTensor,
+) -> (FlexTensor, FlexTensor) {
+    let ([n, d], [v, _]) = (dims(hidden), dims(head));
+    let mut d_hidden = Vec::with_capacity(n * d);
+    let out = chunked(hidden, reference, head, |q, p, rows| {
+        q.par_chunks_mut(v)
+            .zip(p.par_chunks_mut(v))
+            .for_each(|(q, p)| difference(q, p));
+        let scores = tensor(std::mem::take(q), [rows, v]);
+        d_hidden.extend(times_weight(&scores, head));
+    });
+    (out, tensor(d_hidden, [n, d]))
+}
+
+/// `use_scores` may do with each chunk's scores what it wants: the model's, the reference's, the number of rows.
+fn chunked(
+    hidden: &FlexTensor,
+    reference: &FlexTensor,
+    head: &FlexTensor,
+    mut use_scores: impl FnMut(&mut Vec<f32>, &mut Vec<f32>, usize),
+) -> FlexTensor {
+    let (hidden, reference) = (hidden.to_contiguous(), reference.to_contiguous());
+    let ([n, d], [v, _]) = (dims(&hidden), dims(head));
+    let scores = |rows: &[f32]| {
+        let rows = tensor(rows.to_vec(), [rows.len() / d, d]);
+        times_weight_transposed(&rows, head).0
+    };
+    let mut out = Vec::with_capacity(n);
+    let chunks = values(&hidden).chunks(ROWS * d);
+    for (now, before) in chunks.zip(values(&reference).chunks(ROWS * d)) {
+        let (mut q, mut p) = (scores(now), scores(before));
+        let rows = q.par_chunks(v).zip(p.par_chunks(v));
+        let rows: Vec<f32> = rows
+            .map(|(q, p)| {
+                let mut kl = 0.0;
+                divergence(q, p, &mut kl);
+                kl
+            })
+            .collect();
+        out.extend(rows);
+        use_scores(&mut q, &mut p, now.len() / d);
+    }
+    tensor(out, [n, 1])
+}
+
+vectorized! {
+    /// `Σ p·(p's logits − q's logits) − log Σe^(p's logits) + log Σe^(q's logits)`, the largest logit taken off each.
+    fn divergence(q: &[f32], p: &[f32], out: &mut f32) {
+        let (largest_q, largest_p) = (max(q), max(p));
+        let (mut sum_q, mut sum_p, mut along) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+        let (q_chunks, p_chunks) = (q.chunks_exact(16), p.chunks_exact(16));
+        let rest = q_chunks.remainder().iter().zip(p_chunks.remainder());
+        let (mut rest_q, mut rest_p, mut rest_along) = (0.0, 0.0, 0.0);
+        for (q, p) in rest {
+            let (q, p) = (q - largest_q, p - largest_p);
+            rest_q += exp(q);
+            rest_p += exp(p);
+            rest_along += exp(p) * (p - q);
+        }
+        for (q, p) in q_chunks.zip(p_chunks) {
+            for lane in 0..16 {
+                let (q, p) = (q[lane] - largest_q, p[lane] - largest_p);
+                let weight = exp(p);
+                sum_q[lane] += exp(q);
+                sum_p[lane] += weight;
+                along[lane] += weight * (p - q);
+            }
+        }
+        let total = |lanes: [f32; 16], rest: f32| lanes.iter().sum::<f32>() + rest;
+        let (sum_q, sum_p) = (total(sum_q, rest_q), total(sum_p, rest_p));
+        *out = total(along, rest_along) / sum_p - sum_p.ln() + sum_q.ln();
+    }
+
+    /// `softmax(q) − softmax(p)` over q.
+    fn difference(q: &mut [f32], p: &mut [f32]) {
+        softmax(q);
+        softmax(p);
+        for (q, p) in q.iter_mut().zip(p) {
+            *q -= *p;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, random};
+    use super::*;
+
+    #[test]
+    fn the_fused_operation_is_the_plain_one() {
+        for [n, d, v] in [[1, 8, 5], [7, 16, 130], [300, 24, 77]] {
+            let head = random::<2>("head", [v, d]).mul_scalar(3.0).autodiff();
+            let reference = random::<2>("reference", [n, d]).autodiff();
+            agree(
+                [random("hidden", [n, d])],
+                |[x]| kl_divergence(x, reference.clone(), &head),
+                |[x]| plain(x, reference.clone(), &head),
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_has_moved_from_itself() {
+        let (x, head) = (random::<2>("x", [3, 8]), random::<2>("head", [40, 8]));
+        let found: Vec<f32> = kl_divergence(x.clone(), x, &head)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        assert!(found.iter().all(|kl| kl.abs() < 1e-6), "{found:?}");
+    }
+}

@@ -1,0 +1,42 @@
+//! A run's settings in the model's terms.
+
+use domain::TrainingConfig;
+use domain::config::{Precision, TargetModule};
+use lm::Adapter;
+use lm::lora::{LoraConfig, Target};
+
+/// Whether a run with the settings `lora` can go on from `adapter`.
+pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
+    let (found, wanted) = (adapter.config(), lora_config(lora));
+    let scaling = |config: &LoraConfig| (config.rank, config.use_rslora, config.use_dora);
+    scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules
+}
+
+/// The settings' precision in the model's terms: what the base is to be loaded in.
+pub fn base_precision(config: &TrainingConfig) -> lm::Precision {
+    match config.precision {
+        Precision::F32 => lm::Precision::F32,
+        Precision::Bf16 => lm::Precision::Bf16,
+    }
+}
+
+/// The settings' adapter in the model's terms.
+pub fn lora_config(lora: &domain::config::LoraConfig) -> LoraConfig {
+    let target = |module: &TargetModule| match module {
+        TargetModule::QProj => Target::Q,
+        TargetModule::KProj => Target::K,
+        TargetModule::VProj => Target::V,
+        TargetModule::OProj => Target::O,
+        TargetModule::GateProj => Target::Gate,
+        TargetModule::UpProj => Target::Up,
+        TargetModule::DownProj => Target::Down,
+    };
+    LoraConfig {
+        rank: lora.rank,
+        alpha: lora.alpha,
+        use_rslora: lora.use_rslora,
+        use_dora: lora.use_dora,
+        dropout: lora.dropout,
+        target_modules: lora.target_modules.iter().map(target).collect(),
+    }
+}

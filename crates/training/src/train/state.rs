@@ -1,0 +1,348 @@
+//! What a run is between two steps.
+
+use std::io;
+
+use domain::config::Tuning;
+use lm::lora::Dropout;
+use lm::profile::{self, Part, measure};
+use lm::{Activations, Adapter, Learned};
+
+use super::gradients::{StepContext, Sums};
+use super::{Run, TrainError, Trained};
+use crate::adamw::{self, AdamW};
+use crate::batch::{MicroBatch, Pick, Plan};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Identity};
+use crate::eval::{self, Evaluation};
+use crate::objective::{self, Objective, Policy, Reference};
+use crate::observer::{CheckpointReport, Next, Observer, StepReport};
+use crate::probe::Forgetting;
+use crate::random;
+use crate::rows::Sample;
+use crate::schedule::Schedule;
+use crate::selection::Selection;
+use crate::settings;
+
+/// Checkpoints that stay on the local disk.
+const CHECKPOINTS_KEPT: usize = 2;
+
+pub(super) struct State<'a> {
+    run: Run<'a>,
+    objective: Box<dyn Objective>,
+    plan: Plan,
+    schedule: Schedule,
+    identity: Identity,
+    learned: Learned,
+    optimizer: AdamW,
+    selection: Selection<Learned>,
+    /// What the current state makes of the validation rows, as of the last measurement.
+    valid: Option<Evaluation>,
+    perplexity_before: Option<f64>,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(mut run: Run<'a>) -> Result<Self, TrainError> {
+        let config = run.config;
+        let identity = Identity::of(&run);
+        let resume = run.resume.take();
+        let (learned, optimizer, selection) = begin(resume, &run, &identity)?;
+        let n_replay_rows = run.replay.map_or(0, |rows| rows.len());
+        let plan = Plan::new(config, run.train.len(), n_replay_rows);
+        let schedule = Schedule::new(config, plan.total_steps());
+        let mut state = Self {
+            objective: objective::of(config),
+            plan,
+            schedule,
+            identity,
+            learned,
+            optimizer,
+            selection,
+            valid: None,
+            perplexity_before: None,
+            run,
+        };
+        state.perplexity_before = state.perplexity(&state.before());
+        state.valid = state.evaluate()?;
+        // What came before the first step is not the steps'.
+        let _ = profile::take();
+        Ok(state)
+    }
+
+    /// What the adapter made of the validation rows when they were last looked at.
+    pub(super) fn valid(&self) -> Option<Evaluation> {
+        self.valid
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.optimizer.step >= self.plan.total_steps() || self.selection.is_over()
+    }
+
+    /// One update: gradients of every micro-batch, normalised by the units of all of them together.
+    pub(super) fn step(&mut self) -> Result<StepReport, TrainError> {
+        let step = self.optimizer.step;
+        let picks = self.plan.micro_batches(step);
+        let samples = self.samples(&picks)?;
+        let batches: Vec<MicroBatch> = samples.iter().map(|rows| MicroBatch::of(rows)).collect();
+        let n_units: usize = batches.iter().map(|b| self.objective.n_units(b)).sum();
+        let context = StepContext {
+            objective: self.objective.as_ref(),
+            model: self.run.model,
+            learned: &self.learned,
+            reference: self.reference(),
+            activations: if self.run.config.recompute {
+                Activations::Recomputed
+            } else {
+                Activations::Kept
+            },
+            baseline: self
+                .objective
+                .baseline(&self.policy(&self.learned), &samples.concat()),
+            n_units,
+        };
+        let mut sums = Sums::default();
+        for (index, batch) in batches.iter().enumerate() {
+            sums.add(&context, batch, self.dropout(step, index).as_ref());
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the loss is reported as the f32 it was computed in"
+        )]
+        let train_loss = sums.loss as f32;
+        let grad_norm = adamw::global_norm(&sums.gradients);
+        self.check_finite(step, "loss", train_loss.into(), &picks)?;
+        self.check_finite(step, "gradient", grad_norm, &picks)?;
+
+        let learning_rate = self.schedule.learning_rate(step);
+        let gradients = adamw::clip(sums.gradients, grad_norm, self.run.config.max_grad_norm);
+        self.learned = measure(Part::Optimizer, || {
+            let learned = self.learned.clone();
+            self.optimizer.update(learned, gradients, learning_rate)
+        });
+        let count = |of: fn(&MicroBatch) -> usize| batches.iter().map(of).sum::<usize>() as u64;
+        Ok(StepReport {
+            step: step + 1,
+            total_steps: self.plan.total_steps(),
+            train_loss,
+            train_accuracy: ratio(sums.n_correct, n_units as u64),
+            learning_rate,
+            grad_norm,
+            n_loss_tokens: count(MicroBatch::n_loss_tokens),
+            n_tokens: count(MicroBatch::n_tokens),
+            step_ms: 0.0,
+            valid: None,
+        })
+    }
+
+    fn samples(&self, picks: &[Vec<Pick>]) -> io::Result<Vec<Vec<Sample>>> {
+        let read = |pick: &Pick| match (pick, self.run.replay) {
+            (Pick::Train(row), _) => self.run.train.get(*row),
+            (Pick::Replay(row), Some(rows)) => rows.get(*row),
+            (Pick::Replay(_), None) => Err(io::Error::other("no replay file was given")),
+        };
+        let micro_batches = picks.iter();
+        micro_batches
+            .map(|picks| picks.iter().map(read).collect())
+            .collect()
+    }
+
+    fn reference(&self) -> Reference<'_> {
+        Reference {
+            model: self.run.model,
+            adapter: self.run.initial.as_ref(),
+        }
+    }
+
+    /// What the run started from.
+    fn before(&self) -> Policy<'_> {
+        let reference = self.reference();
+        Policy {
+            model: reference.model.clone(),
+            adapter: reference.adapter,
+            reference,
+        }
+    }
+
+    fn policy<'b>(&'b self, learned: &'b Learned) -> Policy<'b> {
+        let (model, adapter) = learned.on(self.run.model);
+        Policy {
+            model,
+            adapter,
+            reference: self.reference(),
+        }
+    }
+
+    fn dropout(&self, step: u64, micro_batch: usize) -> Option<Dropout> {
+        if self.run.config.tuning != Tuning::Lora {
+            return None;
+        }
+        let rate = self.run.config.lora.dropout;
+        let key = random::key(&[self.run.config.seed, step, micro_batch as u64]);
+        (rate > 0.0).then_some(Dropout { rate, key })
+    }
+
+    fn check_finite(
+        &self,
+        step: u64,
+        what: &'static str,
+        value: f64,
+        picks: &[Vec<Pick>],
+    ) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let (mut lines, mut replay_lines) = (Vec::new(), Vec::new());
+        for pick in picks.iter().flatten() {
+            match (pick, self.run.replay) {
+                (Pick::Train(row), _) => lines.push(self.run.train.line(*row)),
+                (Pick::Replay(row), Some(rows)) => replay_lines.push(rows.line(*row)),
+                (Pick::Replay(_), None) => {}
+            }
+        }
+        Err(TrainError::NonFinite {
+            what,
+            step: step + 1,
+            lines,
+            replay_lines,
+        })
+    }
+
+    pub(super) fn checkpoint_due(&self) -> bool {
+        let step = self.optimizer.step;
+        step.is_multiple_of(self.run.config.checkpoint_every) || step == self.plan.total_steps()
+    }
+
+    /// Looks at the validation rows, and whether the state is the best so far.
+    pub(super) fn measure(&mut self) -> Result<Option<Evaluation>, TrainError> {
+        self.valid = self.evaluate()?;
+        if let Some(valid) = self.valid {
+            self.selection
+                .measured(self.optimizer.step, valid, &self.learned);
+        }
+        Ok(self.valid)
+    }
+
+    fn evaluate(&self) -> io::Result<Option<Evaluation>> {
+        let Some(rows) = self.run.valid else {
+            return Ok(None);
+        };
+        eval::evaluate(self.objective.as_ref(), &self.policy(&self.learned), rows)
+    }
+
+    pub(super) fn save(
+        &self,
+        report: &StepReport,
+        observer: &mut dyn Observer,
+    ) -> Result<Next, TrainError> {
+        let step = self.optimizer.step;
+        let root = self.run.checkpoint_dir;
+        let (learned, optimizer) = (&self.learned, &self.optimizer);
+        let dir = checkpoint::save(root, learned, optimizer, &self.selection, &self.identity)
+            .map_err(|source| TrainError::Checkpoint { step, source })?;
+        let next = observer.on_checkpoint(&CheckpointReport {
+            step,
+            dir: &dir,
+            report,
+        });
+        checkpoint::prune(root, CHECKPOINTS_KEPT);
+        Ok(next)
+    }
+
+    pub(super) fn finish(mut self) -> Trained {
+        let profile = profile::take();
+        let steps = self.optimizer.step;
+        let (train_tokens, loss_tokens) = self.tokens_of(steps);
+        let is_over = self.is_over();
+        let last = (steps, self.valid, &self.learned);
+        let (chosen_step, valid, learned) = match self.selection.best() {
+            Some((step, valid, learned)) if is_over => (step, Some(valid), learned),
+            _ => last,
+        };
+        let learned = learned.clone();
+        let forgetting = if is_over {
+            self.forgetting(&learned)
+        } else {
+            None
+        };
+        Trained {
+            learned,
+            chosen_step,
+            steps,
+            finished: is_over,
+            stopped_early: steps < self.plan.total_steps() && self.selection.is_over(),
+            train_tokens,
+            loss_tokens,
+            valid,
+            forgetting,
+            profile,
+        }
+    }
+
+    /// All tokens and the supervised ones of the first `steps` steps.
+    fn tokens_of(&mut self, steps: u64) -> (u64, u64) {
+        let (mut train_tokens, mut loss_tokens) = (0, 0);
+        for step in 0..steps {
+            for pick in self.plan.micro_batches(step).into_iter().flatten() {
+                let (rows, row) = match (pick, self.run.replay) {
+                    (Pick::Replay(row), Some(rows)) => (rows, row),
+                    (Pick::Train(row) | Pick::Replay(row), _) => (self.run.train, row),
+                };
+                train_tokens += rows.n_tokens(row) as u64;
+                loss_tokens += rows.n_loss_tokens(row) as u64;
+            }
+        }
+        (train_tokens, loss_tokens)
+    }
+
+    fn perplexity(&self, policy: &Policy<'_>) -> Option<f64> {
+        self.run.config.care.max_perplexity_increase?;
+        self.run.probe?.perplexity(policy)
+    }
+
+    fn forgetting(&self, learned: &Learned) -> Option<Forgetting> {
+        Some(Forgetting {
+            perplexity_before: self.perplexity_before?,
+            perplexity_after: self.perplexity(&self.policy(learned))?,
+            max_increase: self.run.config.care.max_perplexity_increase?,
+        })
+    }
+}
+
+fn begin(
+    resume: Option<Box<Checkpoint>>,
+    run: &Run<'_>,
+    identity: &Identity,
+) -> Result<(Learned, AdamW, Selection<Learned>), TrainError> {
+    let (config, care) = (run.config, &run.config.care);
+    let Some(checkpoint) = resume else {
+        let learned = first(run);
+        let optimizer = AdamW::new(config, &learned);
+        return Ok((learned, optimizer, Selection::new(care)));
+    };
+    if let Some(what) = identity.difference(&checkpoint.identity) {
+        let path = format!("the checkpoint of step {}", checkpoint.step);
+        return Err(TrainError::Resume(CheckpointError::OtherRun { path, what }));
+    }
+    let optimizer = AdamW::resume(config, checkpoint.step, checkpoint.moments);
+    let selection = Selection::resume(care, checkpoint.selection, checkpoint.best);
+    Ok((checkpoint.learned, optimizer, selection))
+}
+
+/// What learns, before the first step.
+fn first(run: &Run<'_>) -> Learned {
+    let (model, config) = (run.model, run.config);
+    match config.tuning {
+        Tuning::Full { train_embeddings } => Learned::Full(model.trainable(train_embeddings)),
+        Tuning::Lora => Learned::Adapter(run.initial.clone().unwrap_or_else(|| {
+            let lora = settings::lora_config(&config.lora);
+            Adapter::init(&lora, model, config.seed)
+        })),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "token counts stay below 2^52")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
