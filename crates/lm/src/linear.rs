@@ -9,7 +9,7 @@ use crate::columns::{add_to_columns, join};
 use crate::device::n_threads;
 use crate::dora::RowSquares;
 use crate::lora::{LayerLora, LoraSlot, Target};
-use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
+use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
@@ -71,7 +71,7 @@ impl Linear {
         let (a, b) = (join(a.collect(), 1), join(b.collect(), 0));
         let y = lora_linear(input, &self.weight, a, b, Arc::new(plan));
         match self.gains(slots) {
-            Some(gains) => y * gains,
+            Some(gains) => scale_columns(y, gains),
             None => y,
         }
     }

@@ -36,6 +36,7 @@ use crate::profile::{Part, measure};
 pub(crate) use attention::attention;
 pub(crate) use cpu::bf16::Kernel;
 pub(crate) use cross_entropy::cross_entropy;
+pub(crate) use learned::scale_columns;
 pub(crate) use linear::linear;
 pub(crate) use lora_linear::{Input, LoraPart, LoraPlan, LoraState, Source, lora_linear};
 pub(crate) use rms_norm::rms_norm;

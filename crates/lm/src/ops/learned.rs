@@ -6,6 +6,7 @@
 mod cross_entropy;
 mod linear;
 mod rms_norm;
+mod scale_columns;
 
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
 
 use super::graph::binary;
+use super::is_fused;
 use crate::profile::{Part, measure};
 
 /// Whether these operations are to run: the weight is on a graph, in the only numbers that learn.
@@ -50,6 +53,18 @@ pub(super) fn cross_entropy(
     Tensor::from_dispatch(Dispatch::learned_cross_entropy(hidden, head, targets))
 }
 
+/// Each column of `y` times its factor.
+///
+/// # Shapes
+/// `y`: `[n, width]`, `factors`: `[1, width]`; returns `[n, width]`.
+pub(crate) fn scale_columns(y: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
+    if !is_fused(&y) {
+        return y * factors;
+    }
+    let (y, factors) = (y.into_dispatch(), factors.into_dispatch());
+    Tensor::from_dispatch(Dispatch::scale_columns(y, factors))
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LearnedOps: Backend {
     fn learned_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -65,6 +80,8 @@ pub(crate) trait LearnedOps: Backend {
         head: FloatTensor<Self>,
         targets: Arc<[u32]>,
     ) -> FloatTensor<Self>;
+
+    fn scale_columns(y: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// An input and a weight, or whatever belongs to each of the two.
@@ -91,6 +108,12 @@ pub(crate) trait LearnedGradients: Backend {
         gradient: FloatTensor<Self>,
         wanted: Both<bool>,
     ) -> Both<Option<FloatTensor<Self>>>;
+
+    fn scale_columns_backward(
+        inputs: Both<FloatTensor<Self>>,
+        gradient: FloatTensor<Self>,
+        wanted: Both<bool>,
+    ) -> Both<Option<FloatTensor<Self>>>;
 }
 
 impl LearnedOps for Flex {
@@ -110,6 +133,10 @@ impl LearnedOps for Flex {
         measure(Part::Head, || {
             super::cross_entropy::forward(&hidden, &head, &targets)
         })
+    }
+
+    fn scale_columns(y: FlexTensor, factors: FlexTensor) -> FlexTensor {
+        scale_columns::forward(&y, &factors)
     }
 }
 
@@ -140,6 +167,14 @@ impl LearnedGradients for Flex {
         measure(Part::Head, || {
             cross_entropy::backward(&inputs, targets, &gradient, wanted)
         })
+    }
+
+    fn scale_columns_backward(
+        inputs: Both<FlexTensor>,
+        gradient: FlexTensor,
+        wanted: Both<bool>,
+    ) -> Both<Option<FlexTensor>> {
+        scale_columns::backward(&inputs, &gradient, wanted)
     }
 }
 
@@ -180,4 +215,40 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
             },
         )
     }
+
+    fn scale_columns(y: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self> {
+        binary::<B, C, _>(
+            [y, factors],
+            (),
+            |[y, factors], ()| B::scale_columns(y, factors),
+            |inputs, (), gradient, wanted| B::scale_columns_backward(inputs, gradient, wanted),
+        )
+    }
+}
+
+/// Rows that a task adds up.
+const ROWS: usize = 256;
+
+/// What `add` adds up, column by column, of all rows of two matrices. The tasks' sums are added in order, so the result
+/// does not depend on who made them.
+fn sum_of_rows(
+    [a, b]: Both<&[f32]>,
+    width: usize,
+    add: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let blocks = a.par_chunks(ROWS * width).zip(b.par_chunks(ROWS * width));
+    let sums: Vec<_> = blocks
+        .map(|(a, b)| {
+            let mut sum = vec![0.0; width];
+            add(a, b, &mut sum);
+            sum
+        })
+        .collect();
+    let mut total = vec![0.0; width];
+    for sum in sums {
+        for (total, sum) in total.iter_mut().zip(sum) {
+            *total += sum;
+        }
+    }
+    total
 }
