@@ -1,4 +1,4 @@
-//! Linear layers that read one input, as one product, with a frozen weight and optional adapters.
+//! Linear layers that read one input, as one product, with optional adapters.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
-/// W is not tracked, so no gradient of its size is ever made.
+/// W is not tracked, so no gradient of its size is ever made, unless the model's own weights learn.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// `[out, in]`

@@ -2,7 +2,7 @@
 //!
 //! Each file holds one: first the function that the model calls, then `plain`, a composition of tensor operations that
 //! runs on every device and is the definition, then what runs on the CPU instead, its backward pass written by hand.
-//! Tests hold the two together, values and gradients.
+//! Tests hold the two together, values and gradients. Weights are frozen but for those of `learned`.
 
 #![expect(clippy::many_single_char_names, reason = "the equations' own names")]
 #![expect(
