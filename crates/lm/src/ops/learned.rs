@@ -87,6 +87,15 @@ pub(crate) trait LearnedOps: Backend {
 /// An input and a weight, or whatever belongs to each of the two.
 type Both<T> = [T; 2];
 
+/// What is kept of columns that were scaled.
+#[derive(Debug, Clone)]
+pub(crate) enum Scaled<T> {
+    /// The result, which whatever reads it mostly keeps as well: the input is the result over the factors.
+    Result { out: T, factors: T },
+    /// The input, where a factor is too small to divide by.
+    Input { y: T, factors: T },
+}
+
 /// The backward passes: from input and weight, and the gradient of the result, to the gradients that are wanted.
 pub(crate) trait LearnedGradients: Backend {
     fn learned_linear_backward(
@@ -109,8 +118,15 @@ pub(crate) trait LearnedGradients: Backend {
         wanted: Both<bool>,
     ) -> Both<Option<FloatTensor<Self>>>;
 
+    /// What to keep of an input, the result and the factors.
+    fn scale_columns_kept(
+        y: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+    ) -> Scaled<FloatTensor<Self>>;
+
     fn scale_columns_backward(
-        inputs: Both<FloatTensor<Self>>,
+        kept: Scaled<FloatTensor<Self>>,
         gradient: FloatTensor<Self>,
         wanted: Both<bool>,
     ) -> Both<Option<FloatTensor<Self>>>;
@@ -169,12 +185,20 @@ impl LearnedGradients for Flex {
         })
     }
 
+    fn scale_columns_kept(
+        y: FlexTensor,
+        out: FlexTensor,
+        factors: FlexTensor,
+    ) -> Scaled<FlexTensor> {
+        scale_columns::kept(y, out, &factors)
+    }
+
     fn scale_columns_backward(
-        inputs: Both<FlexTensor>,
+        kept: Scaled<FlexTensor>,
         gradient: FlexTensor,
         wanted: Both<bool>,
     ) -> Both<Option<FlexTensor>> {
-        scale_columns::backward(&inputs, &gradient, wanted)
+        scale_columns::backward(&kept, &gradient, wanted)
     }
 }
 
@@ -182,9 +206,8 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     fn learned_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [x, weight],
-            (),
-            |[x, weight], ()| B::learned_linear(x, weight),
-            |inputs, (), gradient, wanted| B::learned_linear_backward(inputs, gradient, wanted),
+            |[x, weight]| (B::learned_linear(x.clone(), weight.clone()), [x, weight]),
+            B::learned_linear_backward,
         )
     }
 
@@ -195,9 +218,13 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     ) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [x, weight],
-            epsilon,
-            |[x, weight], epsilon| B::learned_rms_norm(x, weight, epsilon),
-            B::learned_rms_norm_backward,
+            |[x, weight]| {
+                let out = B::learned_rms_norm(x.clone(), weight.clone(), epsilon);
+                (out, ([x, weight], epsilon))
+            },
+            |(inputs, epsilon), gradient, wanted| {
+                B::learned_rms_norm_backward(inputs, epsilon, gradient, wanted)
+            },
         )
     }
 
@@ -208,9 +235,12 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     ) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [hidden, head],
-            targets,
-            |[hidden, head], targets| B::learned_cross_entropy(hidden, head, targets),
-            |inputs, targets, gradient, wanted| {
+            |[hidden, head]| {
+                let inputs = [hidden.clone(), head.clone()];
+                let out = B::learned_cross_entropy(hidden, head, targets.clone());
+                (out, (inputs, targets))
+            },
+            |(inputs, targets), gradient, wanted| {
                 B::learned_cross_entropy_backward(inputs, &targets, gradient, wanted)
             },
         )
@@ -219,9 +249,12 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     fn scale_columns(y: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [y, factors],
-            (),
-            |[y, factors], ()| B::scale_columns(y, factors),
-            |inputs, (), gradient, wanted| B::scale_columns_backward(inputs, gradient, wanted),
+            |[y, factors]| {
+                let out = B::scale_columns(y.clone(), factors.clone());
+                let kept = B::scale_columns_kept(y, out.clone(), factors);
+                (out, kept)
+            },
+            B::scale_columns_backward,
         )
     }
 }

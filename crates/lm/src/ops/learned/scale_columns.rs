@@ -2,7 +2,7 @@
 
 use burn::backend::flex::FlexTensor;
 
-use super::{Both, sum_of_rows};
+use super::{Both, Scaled, sum_of_rows};
 use crate::ops::cpu::vector::vectorized;
 use crate::ops::cpu::{dims, rows, tensor, values};
 use crate::profile::{Part, measure};
@@ -19,19 +19,47 @@ pub(super) fn forward(y: &FlexTensor, factors: &FlexTensor) -> FlexTensor {
     tensor(out, [n, width])
 }
 
+/// A factor that the result can be divided by without losing the input.
+const SMALLEST: f32 = 1e-12;
+
+pub(super) fn kept(y: FlexTensor, out: FlexTensor, factors: &FlexTensor) -> Scaled<FlexTensor> {
+    let factors = factors.to_contiguous();
+    if values(&factors)
+        .iter()
+        .all(|factor| factor.abs() >= SMALLEST)
+    {
+        Scaled::Result { out, factors }
+    } else {
+        Scaled::Input { y, factors }
+    }
+}
+
 /// `dy = g·factors` and `dfactors = Σ g·y` over all rows, for a gradient g of the result.
 pub(super) fn backward(
-    [y, factors]: &Both<FlexTensor>,
+    kept: &Scaled<FlexTensor>,
     gradient: &FlexTensor,
     [wants_y, wants_factors]: Both<bool>,
 ) -> Both<Option<FlexTensor>> {
+    let (Scaled::Result {
+        out: kept_columns,
+        factors,
+    }
+    | Scaled::Input {
+        y: kept_columns,
+        factors,
+    }) = kept;
     let d_y = wants_y.then(|| forward(gradient, factors));
     let d_factors = wants_factors.then(|| {
-        let (y, gradient) = (y.to_contiguous(), gradient.to_contiguous());
-        let [_, width] = dims(&y);
-        let sums = measure(Part::Lora, || {
-            sum_of_rows([values(&y), values(&gradient)], width, add_rows)
+        let (columns, gradient) = (kept_columns.to_contiguous(), gradient.to_contiguous());
+        let [_, width] = dims(&columns);
+        let mut sums = measure(Part::Lora, || {
+            sum_of_rows([values(&columns), values(&gradient)], width, add_rows)
         });
+        if let Scaled::Result { .. } = kept {
+            for (sum, factor) in sums.iter_mut().zip(values(factors)) {
+                *sum /= factor;
+            }
+        }
         tensor(sums, [1, width])
     });
     [d_y, d_factors]
@@ -71,5 +99,17 @@ mod tests {
                 |[y, factors]| y * factors,
             );
         }
+    }
+
+    #[test]
+    fn a_factor_of_zero_has_a_gradient() {
+        let y = random("y", [9, 8]);
+        let factors = random_line("factors", 8);
+        let factors = factors.clone() * factors.greater_elem(0.0).float();
+        agree(
+            [y, factors],
+            |[y, factors]| scale_columns(y, factors),
+            |[y, factors]| y * factors,
+        );
     }
 }
