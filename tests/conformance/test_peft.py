@@ -58,9 +58,9 @@ def check(folder, base, rows, valid, settings, out):
         assert supervised_loss(tuned, tokenizer, [json.loads(row) for row in valid]) > theirs + 0.05
 
 
-@pytest.mark.parametrize("use_rslora", [False, True])
-def test_an_adapter_of_a_model_made_by_transformers(tiny_base, tmp_path, use_rslora):
-    lora = {"rank": 4, "target_modules": ["q_proj", "up_proj", "down_proj"], "use_rslora": use_rslora}
+@pytest.mark.parametrize("variant", [{}, {"use_rslora": True}, {"use_dora": True}])
+def test_an_adapter_of_a_model_made_by_transformers(tiny_base, tmp_path, variant):
+    lora = {"rank": 4, "target_modules": ["q_proj", "up_proj", "down_proj"], **variant}
     settings = {"n_epochs": 3, "learning_rate": 1e-2, "lora": lora}
     check(tiny_base, tiny_base, list(chat_rows(16)), list(chat_rows(4, 50)), settings, tmp_path)
 

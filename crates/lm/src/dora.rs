@@ -5,7 +5,7 @@
 //! are constants to the backward pass. They come from the factors, so the sum is never composed:
 //! `‖w + s·Ab‖² = ‖w‖² + 2s·(w·A)·b + s²·bᵀ(AᵀA)b` for a row w of W and its column b of B.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn::tensor::{DType, Tensor};
 
@@ -25,8 +25,12 @@ impl RowSquares {
     /// # Shapes
     /// `weight`: `[out, in]`; returns `[1, out]`, on no graph.
     fn of(&self, weight: &Tensor<2>) -> Tensor<2> {
-        let squares = self.0.get_or_init(|| row_squares(weight));
-        squares.clone()
+        if let Some(squares) = self.0.get() {
+            return squares.clone();
+        }
+        // Not under a lock: the work is spread over threads, any of which may be the next to ask.
+        let squares = row_squares(weight);
+        self.0.get_or_init(|| squares).clone()
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -53,16 +57,19 @@ pub(crate) struct KnownNorms(Arc<Mutex<Option<(RowSquares, Tensor<2>)>>>);
 impl KnownNorms {
     /// What is known of the weight that `squares` are of, or what `compute` says.
     fn get(&self, squares: &RowSquares, compute: impl FnOnce() -> Tensor<2>) -> Tensor<2> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.as_ref() {
-            Some((of, norms)) if of.is(squares) => norms.clone(),
-            // None yet, or of a model that was loaded before this one.
-            _ => {
-                let norms = compute();
-                *known = Some((squares.clone(), norms.clone()));
-                norms
-            }
+        if let Some((of, norms)) = self.lock().as_ref()
+            && of.is(squares)
+        {
+            return norms.clone();
         }
+        // None yet, or of a model that was loaded before this one.
+        let norms = compute();
+        *self.lock() = Some((squares.clone(), norms.clone()));
+        norms
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(RowSquares, Tensor<2>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,7 +247,7 @@ mod tests {
             let (linear, part) = model.linear(0, Target::Q);
             let slot = lora.slot(Target::Q).unwrap();
             let _ = linear.gain(part, &slot);
-            let known = slot.pair.norms.0.lock().unwrap();
+            let known = slot.pair.norms.lock();
             known.as_ref().unwrap().0.is(&linear.row_squares)
         };
         assert!(norms(&first, &adapter));

@@ -19,8 +19,8 @@ pub enum Activations {
     /// All that it needs, of every layer.
     #[default]
     Kept,
-    /// The input of each layer; the rest is computed again, a layer at a time: a third more work, and memory that hardly
-    /// grows with depth (Chen et al. 2016).
+    /// The input of each layer; the rest is computed again, a layer at a time (Chen et al. 2016): one more forward pass,
+    /// and memory that hardly grows with depth.
     Recomputed,
 }
 

@@ -1,7 +1,8 @@
 //! Decoder-only language models on burn: loading, the forward pass, LoRA adapters, generation.
 //!
-//! A base model is immutable and shared; an adapter is a value handed to each call. This crate
-//! knows nothing of tenants, HTTP, Postgres, datasets or losses.
+//! A base model is immutable and shared; an adapter is a value handed to each call, and so are the
+//! weights of a model that learns as a whole. This crate knows nothing of tenants, HTTP, Postgres,
+//! datasets or losses.
 
 pub mod adapter;
 mod attention;

@@ -1,4 +1,4 @@
-//! Linear layers that read one input, as one product, with a frozen weight and optional adapters.
+//! Linear layers that read one input, as one product, with optional adapters.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use crate::columns::{add_to_columns, join};
 use crate::device::n_threads;
 use crate::dora::RowSquares;
 use crate::lora::{LayerLora, LoraSlot, Target};
-use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
+use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
-/// W is not tracked, so no gradient of its size is ever made.
+/// W is not tracked, so no gradient of its size is ever made, unless the model's own weights learn.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// `[out, in]`
@@ -71,7 +71,7 @@ impl Linear {
         let (a, b) = (join(a.collect(), 1), join(b.collect(), 0));
         let y = lora_linear(input, &self.weight, a, b, Arc::new(plan));
         match self.gains(slots) {
-            Some(gains) => y * gains,
+            Some(gains) => scale_columns(y, gains),
             None => y,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Each file holds one: first the function that the model calls, then `plain`, a composition of tensor operations that
 //! runs on every device and is the definition, then what runs on the CPU instead, its backward pass written by hand.
-//! Tests hold the two together, values and gradients.
+//! Tests hold the two together, values and gradients. Weights are frozen but for those of `learned`.
 
 #![expect(clippy::many_single_char_names, reason = "the equations' own names")]
 #![expect(
@@ -38,6 +38,7 @@ pub(crate) use attention::attention;
 pub(crate) use cpu::bf16::Kernel;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use kl_divergence::kl_divergence;
+pub(crate) use learned::scale_columns;
 pub(crate) use linear::linear;
 pub(crate) use lora_linear::{Input, LoraPart, LoraPlan, LoraState, Source, lora_linear};
 pub(crate) use rms_norm::rms_norm;

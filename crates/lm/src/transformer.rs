@@ -1,7 +1,7 @@
 //! The decoder: embedding, layers, final norm, head.
 //!
 //! Plain structs of tensors. The base is frozen and shared; what is trained is the adapter that
-//! each call is given.
+//! each call is given, or a value of all weights that a model is made with.
 
 mod gradients;
 mod load;

@@ -50,33 +50,25 @@ pub(super) fn unary<B: Backend, C: CheckpointStrategy, S: Clone + Send + fmt::De
     }
 }
 
-/// From both inputs, what else the operation was given, the gradient of its result and whose gradient is wanted to the
-/// gradients that are.
-type BinaryBackwardPass<B, E> =
-    fn([FloatTensor<B>; 2], E, FloatTensor<B>, [bool; 2]) -> [Option<FloatTensor<B>>; 2];
+/// From what the forward pass kept, the gradient of its result and whose gradient is wanted to the gradients that are.
+type BinaryBackwardPass<B, S> = fn(S, FloatTensor<B>, [bool; 2]) -> [Option<FloatTensor<B>>; 2];
 
 /// An operation with two inputs that may have a gradient.
-struct Binary<B: Backend, E>(BinaryBackwardPass<B, E>);
+struct Binary<B: Backend, S>(BinaryBackwardPass<B, S>);
 
-impl<B: Backend, E> fmt::Debug for Binary<B, E> {
+impl<B: Backend, S> fmt::Debug for Binary<B, S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Binary")
     }
 }
 
-impl<B: Backend, E: Clone + Send + fmt::Debug + 'static> Backward<B, 2> for Binary<B, E> {
-    type State = ([FloatTensor<B>; 2], E);
+impl<B: Backend, S: Clone + Send + fmt::Debug + 'static> Backward<B, 2> for Binary<B, S> {
+    type State = S;
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<S, 2>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let (inputs, extra) = ops.state;
-        let found = self.0(inputs, extra, gradient, wanted);
+        let found = self.0(ops.state, gradient, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<B>(parent.id, gradient);
@@ -85,22 +77,19 @@ impl<B: Backend, E: Clone + Send + fmt::Debug + 'static> Backward<B, 2> for Bina
     }
 }
 
-/// Records an operation with two inputs, which are kept for the backward pass.
-pub(super) fn binary<B: Backend, C: CheckpointStrategy, E: Clone + Send + fmt::Debug + 'static>(
-    inputs: [FloatTensor<Autodiff<B, C>>; 2],
-    extra: E,
-    forward: impl FnOnce([FloatTensor<B>; 2], E) -> FloatTensor<B>,
-    backward: BinaryBackwardPass<B, E>,
+/// Records an operation with two inputs. `forward` gives the result and what `backward` needs.
+pub(super) fn binary<B: Backend, C: CheckpointStrategy, S: Clone + Send + fmt::Debug + 'static>(
+    [first, second]: [FloatTensor<Autodiff<B, C>>; 2],
+    forward: impl FnOnce([FloatTensor<B>; 2]) -> (FloatTensor<B>, S),
+    backward: BinaryBackwardPass<B, S>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let [first, second] = inputs;
     let ((first, first_node), (second, second_node)) = (first.into_parts(), second.into_parts());
     let prepared = Binary(backward)
         .prepare::<C>([first_node, second_node])
         .compute_bound();
-    let inputs = [first, second];
-    let out = forward(inputs.clone(), extra.clone());
+    let (out, state) = forward([first, second]);
     match prepared.stateful() {
-        OpsKind::Tracked(op) => op.finish((inputs, extra), out),
+        OpsKind::Tracked(op) => op.finish(state, out),
         OpsKind::UnTracked(op) => op.finish(out),
     }
 }

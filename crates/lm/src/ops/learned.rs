@@ -6,6 +6,7 @@
 mod cross_entropy;
 mod linear;
 mod rms_norm;
+mod scale_columns;
 
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
 
 use super::graph::binary;
+use super::is_fused;
 use crate::profile::{Part, measure};
 
 /// Whether these operations are to run: the weight is on a graph, in the only numbers that learn.
@@ -50,6 +53,18 @@ pub(super) fn cross_entropy(
     Tensor::from_dispatch(Dispatch::learned_cross_entropy(hidden, head, targets))
 }
 
+/// Each column of `y` times its factor.
+///
+/// # Shapes
+/// `y`: `[n, width]`, `factors`: `[1, width]`; returns `[n, width]`.
+pub(crate) fn scale_columns(y: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
+    if !is_fused(&y) {
+        return y * factors;
+    }
+    let (y, factors) = (y.into_dispatch(), factors.into_dispatch());
+    Tensor::from_dispatch(Dispatch::scale_columns(y, factors))
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LearnedOps: Backend {
     fn learned_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -65,10 +80,21 @@ pub(crate) trait LearnedOps: Backend {
         head: FloatTensor<Self>,
         targets: Arc<[u32]>,
     ) -> FloatTensor<Self>;
+
+    fn scale_columns(y: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// An input and a weight, or whatever belongs to each of the two.
 type Both<T> = [T; 2];
+
+/// What is kept of columns that were scaled.
+#[derive(Debug, Clone)]
+pub(crate) enum Scaled<T> {
+    /// The result, which whatever reads it mostly keeps as well: the input is the result over the factors.
+    Result { out: T, factors: T },
+    /// The input, where a factor is too small to divide by.
+    Input { y: T, factors: T },
+}
 
 /// The backward passes: from input and weight, and the gradient of the result, to the gradients that are wanted.
 pub(crate) trait LearnedGradients: Backend {
@@ -91,6 +117,19 @@ pub(crate) trait LearnedGradients: Backend {
         gradient: FloatTensor<Self>,
         wanted: Both<bool>,
     ) -> Both<Option<FloatTensor<Self>>>;
+
+    /// What to keep of an input, the result and the factors.
+    fn scale_columns_kept(
+        y: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+    ) -> Scaled<FloatTensor<Self>>;
+
+    fn scale_columns_backward(
+        kept: Scaled<FloatTensor<Self>>,
+        gradient: FloatTensor<Self>,
+        wanted: Both<bool>,
+    ) -> Both<Option<FloatTensor<Self>>>;
 }
 
 impl LearnedOps for Flex {
@@ -110,6 +149,10 @@ impl LearnedOps for Flex {
         measure(Part::Head, || {
             super::cross_entropy::forward(&hidden, &head, &targets)
         })
+    }
+
+    fn scale_columns(y: FlexTensor, factors: FlexTensor) -> FlexTensor {
+        scale_columns::forward(&y, &factors)
     }
 }
 
@@ -141,15 +184,30 @@ impl LearnedGradients for Flex {
             cross_entropy::backward(&inputs, targets, &gradient, wanted)
         })
     }
+
+    fn scale_columns_kept(
+        y: FlexTensor,
+        out: FlexTensor,
+        factors: FlexTensor,
+    ) -> Scaled<FlexTensor> {
+        scale_columns::kept(y, out, &factors)
+    }
+
+    fn scale_columns_backward(
+        kept: Scaled<FlexTensor>,
+        gradient: FlexTensor,
+        wanted: Both<bool>,
+    ) -> Both<Option<FlexTensor>> {
+        scale_columns::backward(&kept, &gradient, wanted)
+    }
 }
 
 impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Autodiff<B, C> {
     fn learned_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [x, weight],
-            (),
-            |[x, weight], ()| B::learned_linear(x, weight),
-            |inputs, (), gradient, wanted| B::learned_linear_backward(inputs, gradient, wanted),
+            |[x, weight]| (B::learned_linear(x.clone(), weight.clone()), [x, weight]),
+            B::learned_linear_backward,
         )
     }
 
@@ -160,9 +218,13 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     ) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [x, weight],
-            epsilon,
-            |[x, weight], epsilon| B::learned_rms_norm(x, weight, epsilon),
-            B::learned_rms_norm_backward,
+            |[x, weight]| {
+                let out = B::learned_rms_norm(x.clone(), weight.clone(), epsilon);
+                (out, ([x, weight], epsilon))
+            },
+            |(inputs, epsilon), gradient, wanted| {
+                B::learned_rms_norm_backward(inputs, epsilon, gradient, wanted)
+            },
         )
     }
 
@@ -173,11 +235,53 @@ impl<B: LearnedOps + LearnedGradients, C: CheckpointStrategy> LearnedOps for Aut
     ) -> FloatTensor<Self> {
         binary::<B, C, _>(
             [hidden, head],
-            targets,
-            |[hidden, head], targets| B::learned_cross_entropy(hidden, head, targets),
-            |inputs, targets, gradient, wanted| {
+            |[hidden, head]| {
+                let inputs = [hidden.clone(), head.clone()];
+                let out = B::learned_cross_entropy(hidden, head, targets.clone());
+                (out, (inputs, targets))
+            },
+            |(inputs, targets), gradient, wanted| {
                 B::learned_cross_entropy_backward(inputs, &targets, gradient, wanted)
             },
         )
     }
+
+    fn scale_columns(y: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self> {
+        binary::<B, C, _>(
+            [y, factors],
+            |[y, factors]| {
+                let out = B::scale_columns(y.clone(), factors.clone());
+                let kept = B::scale_columns_kept(y, out.clone(), factors);
+                (out, kept)
+            },
+            B::scale_columns_backward,
+        )
+    }
+}
+
+/// Rows that a task adds up.
+const ROWS: usize = 256;
+
+/// What `add` adds up, column by column, of all rows of two matrices. The tasks' sums are added in order, so the result
+/// does not depend on who made them.
+fn sum_of_rows(
+    [a, b]: Both<&[f32]>,
+    width: usize,
+    add: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let blocks = a.par_chunks(ROWS * width).zip(b.par_chunks(ROWS * width));
+    let sums: Vec<_> = blocks
+        .map(|(a, b)| {
+            let mut sum = vec![0.0; width];
+            add(a, b, &mut sum);
+            sum
+        })
+        .collect();
+    let mut total = vec![0.0; width];
+    for sum in sums {
+        for (total, sum) in total.iter_mut().zip(sum) {
+            *total += sum;
+        }
+    }
+    total
 }

@@ -41,7 +41,7 @@ impl CausalLm {
                     dropout,
                 };
                 let inputs = layers.inputs(&base, learned, &input.ids);
-                layers.gradients(&leaves, &model, inputs, &input.ids, &mut sums, objective)
+                layers.gradients(&model, adapter, inputs, &input.ids, &mut sums, objective)
             }
         };
         (other, sums.gradients())
@@ -75,27 +75,27 @@ impl Layers<'_> {
     /// Adds all gradients to `sums`, from the loss down.
     fn gradients<T>(
         &mut self,
-        leaves: &Learned,
         model: &CausalLm,
+        adapter: Option<&Adapter>,
         mut inputs: Vec<Tensor<2>>,
         ids: &[u32],
         sums: &mut Sums<'_>,
         objective: impl FnOnce(&CausalLm, Tensor<2>) -> (Tensor<1>, T),
     ) -> T {
-        let (_, adapter) = leaves.on(model);
+        let has_embedding = sums.leaves.has_embedding();
         let mut next = || inputs.pop().expect("each layer has an input");
         let last = next().require_grad();
         let (loss, other) = objective(model, model.norm.forward(last.clone()));
         let mut d_x = sums.add_through(&loss, Some(&last));
         drop((loss, last));
         for layer in (0..model.layers.len()).rev() {
-            let (x, wanted) = (next(), layer > 0 || leaves.has_embedding());
+            let (x, wanted) = (next(), layer > 0 || has_embedding);
             let Some(d_y) = d_x.take() else { break };
             let x = if wanted { x.require_grad() } else { x };
             let y = self.run(model, adapter, layer, x.clone());
             d_x = sums.add_through(&weighed(y, d_y), wanted.then_some(&x));
         }
-        if let Some(d_x) = d_x.filter(|_| leaves.has_embedding()) {
+        if let Some(d_x) = d_x.filter(|_| has_embedding) {
             sums.add_through(&weighed(model.embed(ids), d_x), None);
         }
         other

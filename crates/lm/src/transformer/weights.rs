@@ -42,7 +42,10 @@ impl CausalLm {
             }
         });
         assert!(given.next().is_none(), "the weights are this model's");
-        model.precision = Precision::F32;
+        // A head that stays may still be narrow.
+        if model.head.dtype() == DType::F32 {
+            model.precision = Precision::F32;
+        }
         model
     }
 

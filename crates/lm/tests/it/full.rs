@@ -71,6 +71,23 @@ fn a_step_lowers_the_loss_and_moves_every_weight_but_frozen_embeddings() {
 }
 
 #[test]
+fn a_narrow_base_learns_in_f32() {
+    let config = tiny::config(json!({"tie_word_embeddings": true}));
+    let (mut source, device) = (RandomWeights::default(), Device::cpu());
+    let narrow = CausalLm::from_source(&config, &mut source, &device, Precision::Bf16).unwrap();
+    let wide = tiny::model(json!({"tie_word_embeddings": true}));
+    let learning = |train_embeddings| {
+        let weights = stepped(&narrow, train_embeddings);
+        let model = narrow.with_weights(&weights);
+        assert!(values(loss(&model))[0] < values(loss(&narrow))[0]);
+        model.kernels()
+    };
+    // The tied head stays as it is when it does not learn, and so do the kernels that multiply with it.
+    assert_eq!(learning(false), narrow.kernels());
+    assert_eq!(learning(true), wide.kernels());
+}
+
+#[test]
 fn saved_weights_load_bit_equal() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("weights.safetensors");

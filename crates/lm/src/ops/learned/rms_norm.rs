@@ -1,16 +1,12 @@
 //! `dx` as with a frozen weight, and `dw = Σ dy·x / rms(x)` over all rows.
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
-use super::Both;
+use super::{Both, sum_of_rows};
 use crate::ops::cpu::vector::{dot, vectorized};
 use crate::ops::cpu::{tensor, values};
 use crate::ops::rms_norm;
 use crate::profile::{Part, measure};
-
-/// Rows that a task adds up. The tasks' sums are added in order, so the result does not depend on who made them.
-const ROWS: usize = 256;
 
 pub(super) fn backward(
     [x, weight]: &Both<FlexTensor>,
@@ -23,29 +19,13 @@ pub(super) fn backward(
         let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
         let width = weight.layout().shape()[0];
         let sums = measure(Part::Elementwise, || {
-            sum_rows(values(&x), values(&gradient), width, epsilon)
+            sum_of_rows([values(&x), values(&gradient)], width, |x, dy, sum| {
+                add_rows(x, dy, epsilon, sum);
+            })
         });
         tensor(sums, [width])
     });
     [d_x, d_weight]
-}
-
-fn sum_rows(x: &[f32], dy: &[f32], width: usize, epsilon: f32) -> Vec<f32> {
-    let blocks = x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width));
-    let sums: Vec<_> = blocks
-        .map(|(x, dy)| {
-            let mut sum = vec![0.0; width];
-            add_rows(x, dy, epsilon, &mut sum);
-            sum
-        })
-        .collect();
-    let mut total = vec![0.0; width];
-    for sum in sums {
-        for (total, sum) in total.iter_mut().zip(sum) {
-            *total += sum;
-        }
-    }
-    total
 }
 
 vectorized! {
