@@ -6,13 +6,13 @@ use crate::device::Device;
 use crate::rng::splitmix64;
 
 /// Numbers in [-1, 1), a function of `name`.
-pub(super) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
+pub(crate) fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
     let values = random_values(name, shape.iter().product());
     Tensor::from_data(TensorData::new(values, shape), Device::cpu().as_burn())
 }
 
 /// `n` numbers in [-1, 1), a function of `name`.
-pub(super) fn random_values(name: &str, n: usize) -> Vec<f32> {
+pub(crate) fn random_values(name: &str, n: usize) -> Vec<f32> {
     let seed = name
         .bytes()
         .fold(n as u64, |seed, byte| splitmix64(seed ^ u64::from(byte)));
