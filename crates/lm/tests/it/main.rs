@@ -8,5 +8,6 @@ mod forward;
 mod gguf;
 mod oracle;
 mod parity;
+mod quantised;
 mod session;
 mod tiny;
