@@ -9,6 +9,7 @@ mod gguf;
 mod nf4;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -19,11 +20,18 @@ pub(crate) use nf4::{Nf4, Quantizer};
 pub(crate) const RUN: usize = crate::gguf::RUN;
 
 /// A matrix in blocks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Blocks {
     columns: usize,
     /// One below the other.
-    parts: Vec<Rows>,
+    parts: Vec<Part>,
+}
+
+/// Some rows of what was read together.
+#[derive(Debug, Clone)]
+struct Part {
+    of: Arc<Rows>,
+    rows: Range<usize>,
 }
 
 /// Rows of one format.
@@ -75,25 +83,52 @@ impl Blocks {
             parts.iter().all(|part| part.columns() == columns),
             "rows below each other are equally long"
         );
-        Self { columns, parts }
+        let parts = parts.into_iter().map(|part| Part {
+            rows: 0..part.n_rows(),
+            of: Arc::new(part),
+        });
+        Self {
+            columns,
+            parts: parts.collect(),
+        }
     }
 
     /// Rows and columns.
     pub(crate) fn dims(&self) -> [usize; 2] {
-        [self.parts.iter().map(Rows::n_rows).sum(), self.columns]
+        let n_rows = self.parts.iter().map(|part| part.rows.len()).sum();
+        [n_rows, self.columns]
     }
 
-    /// Bytes that the blocks take.
+    /// These rows of it, not copied.
+    pub(crate) fn narrow(&self, rows: Range<usize>) -> Self {
+        let mut end = 0;
+        let parts = self.parts.iter().map(|part| {
+            let first = end;
+            end += part.rows.len();
+            let within = rows.start.clamp(first, end) - first..rows.end.clamp(first, end) - first;
+            Part {
+                of: part.of.clone(),
+                rows: part.rows.start + within.start..part.rows.start + within.end,
+            }
+        });
+        let parts = parts.filter(|part| !part.rows.is_empty()).collect();
+        Self {
+            columns: self.columns,
+            parts,
+        }
+    }
+
+    /// Bytes that the blocks take, those of rows that [`Self::narrow`] left out included.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.parts.iter().map(Rows::size_bytes).sum()
+        self.parts.iter().map(|part| part.of.size_bytes()).sum()
     }
 
     /// Fills `values` with those of `row` from column `first` on, a multiple of [`RUN`].
     pub(crate) fn read(&self, mut row: usize, first: usize, values: &mut [f32]) {
         for part in &self.parts {
-            let n_rows = part.n_rows();
+            let n_rows = part.rows.len();
             if row < n_rows {
-                return part.read(row, first, values);
+                return part.of.read(part.rows.start + row, first, values);
             }
             row -= n_rows;
         }
@@ -217,6 +252,21 @@ mod tests {
                     blocks.read(row, columns.start, &mut values);
                     assert_eq!(values, dense[row * 512..][columns], "{blocks:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn some_rows_are_those_of_the_whole() {
+        for blocks in every_kind(9, 256) {
+            let dense = blocks.dense();
+            for rows in [0..9, 0..3, 3..9, 2..5, 4..4] {
+                let narrowed = blocks.narrow(rows.clone());
+                assert_eq!(narrowed.dims(), [rows.len(), 256]);
+                let expected = &dense[rows.start * 256..rows.end * 256];
+                assert_eq!(narrowed.dense(), expected, "{rows:?} of {blocks:?}");
+                let twice = blocks.narrow(1..8).narrow(1..4);
+                assert_eq!(twice.dense(), dense[2 * 256..5 * 256]);
             }
         }
     }

@@ -194,7 +194,7 @@ impl CausalLm {
             ids.iter().all(in_vocabulary),
             "token ids must be in the vocabulary"
         );
-        self.embedding.rows(ids, self.device.as_burn())
+        self.embedding.select(ids, self.device.as_burn())
     }
 }
 

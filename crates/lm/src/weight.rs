@@ -1,5 +1,6 @@
 //! A frozen matrix of the model, in numbers or in blocks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -61,23 +62,36 @@ impl Weight {
         }
     }
 
-    /// `x·Wᵀ` as tensor operations: the definition, and what devices without a kernel for it do.
-    ///
-    /// Blocks are decoded on the host and sent to x's device as a whole f32 matrix, on every call; a graph keeps that
-    /// matrix until its backward pass. So on such devices they save disk and host memory, and none of the device's.
-    pub(crate) fn product(&self, x: Tensor<2>) -> Tensor<2> {
+    /// These rows of it, not copied.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for adapters that scale rows"))]
+    pub(crate) fn narrow(&self, rows: Range<usize>) -> Self {
         match self {
-            Self::Dense(weight) => product(x, weight),
-            Self::Blocks(blocks) => {
-                let values = TensorData::new(blocks.dense(), blocks.dims());
-                let weight = Tensor::from_data(values, &x.device());
-                product(x, &weight)
-            }
+            Self::Dense(weight) => Self::Dense(weight.clone().narrow(0, rows.start, rows.len())),
+            Self::Blocks(blocks) => Self::Blocks(Arc::new(blocks.narrow(rows))),
         }
     }
 
+    /// `x·Wᵀ` as tensor operations: the definition, and what devices without a kernel for it do.
+    ///
+    /// Blocks are decoded on the host and sent to x's device as a whole matrix in x's numbers, on every call; a graph keeps
+    /// that matrix until its backward pass. So on such devices they save disk and host memory, and none of the device's.
+    pub(crate) fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        let weight = self.tensor(&x.device(), x.dtype());
+        product(x, &weight)
+    }
+
+    /// The matrix as a tensor: its own, or decoded to `device` in numbers of `dtype`.
+    pub(crate) fn tensor(&self, device: &Device, dtype: DType) -> Tensor<2> {
+        let blocks = match self {
+            Self::Dense(weight) => return weight.clone(),
+            Self::Blocks(blocks) => blocks,
+        };
+        let data = TensorData::new(blocks.dense(), blocks.dims());
+        Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
+    }
+
     /// The rows of these numbers, as f32.
-    pub(crate) fn rows(&self, ids: &[u32], device: &Device) -> Tensor<2> {
+    pub(crate) fn select(&self, ids: &[u32], device: &Device) -> Tensor<2> {
         let n = ids.len();
         match self {
             Self::Dense(weight) => {
@@ -149,7 +163,10 @@ mod tests {
         let dense = TensorData::new(blocks.dense(), [9, 70]);
         let device = Device::flex();
         let dense = Weight::Dense(Tensor::from_data(dense, &device));
-        let rows = |weight: &Weight| weight.rows(&[8, 0, 3, 3], &device).into_data();
-        assert_eq!(rows(&Weight::Blocks(blocks)), rows(&dense));
+        let blocks = Weight::Blocks(blocks);
+        let some = |weight: &Weight| weight.narrow(2..7).tensor(&device, DType::F32).into_data();
+        assert_eq!(some(&blocks), some(&dense));
+        let rows = |weight: &Weight| weight.select(&[8, 0, 3, 3], &device).into_data();
+        assert_eq!(rows(&blocks), rows(&dense));
     }
 }

@@ -1,7 +1,8 @@
 //! Products with a matrix kept in bfloat16 or in blocks of fewer bits, accumulated in f32.
 //!
 //! The matrix is read as it lies in memory and packed a panel at a time, so there is one copy of it and not one for each
-//! direction, and blocks are never decoded all at once. Panels are packed as both AMX and AVX512_BF16 want them; other CPUs widen the matrix a piece at a time and
+//! direction, and blocks are never decoded all at once. A single row, as in generation, is bound by reading the matrix:
+//! its products are made in f32. Panels are packed as both AMX and AVX512_BF16 want them; other CPUs widen the matrix a piece at a time and
 //! multiply in f32.
 //!
 //! Legend: m rows of the left factor, k the summed dimension, n columns of the result.
@@ -13,6 +14,7 @@ mod avx512;
 mod blocks;
 mod factor;
 mod pack;
+mod row;
 mod widen;
 
 use half::bf16;
@@ -74,10 +76,8 @@ impl Kernel {
 /// `x`: `[m, k]`, `weight`: `[n, k]`; returns `[m, n]`.
 pub(super) fn times_transposed(x: &[f32], weight: &impl Factor, kernel: Kernel) -> Vec<f32> {
     let [n, k] = weight.dims();
-    if x.len() == k
-        && let Some(y) = weight.row_times_transposed(x)
-    {
-        return y;
+    if x.len() == k {
+        return row::times_transposed(x, weight);
     }
     if kernel == Kernel::Widen {
         return widen::times_transposed(x, weight);

@@ -3,18 +3,15 @@
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::factor::Factor;
 use super::pack::{packed_place, round};
 use super::{HALF, PANEL, STEP};
 use crate::blocks::{Blocks, RUN};
-use crate::ops::cpu::vector::{dot, vectorized};
+use crate::ops::cpu::vector::vectorized;
 
 /// Values of a row that are decoded at a time: what 32 rows of them are packed to stays in the first cache.
 const PIECE: usize = 256;
-/// Rows whose products with a single row a task makes.
-const ROWS: usize = 32;
 
 // A step and a panel's columns begin where a run does.
 const _: () = assert!(STEP.is_multiple_of(RUN) && PANEL == RUN && PIECE.is_multiple_of(STEP));
@@ -63,20 +60,6 @@ impl Factor for Blocks {
     fn widen(&self, rows: Range<usize>, out: &mut [f32]) {
         self.read_rows(rows, out);
     }
-
-    fn row_times_transposed(&self, row: &[f32]) -> Option<Vec<f32>> {
-        let [n, k] = self.dims();
-        let mut out = vec![0.0; n];
-        let tasks = out.par_chunks_mut(ROWS).enumerate();
-        let room = || vec![0.0; k];
-        tasks.for_each_init(room, |decoded, (task, out)| {
-            for (index, out) in out.iter_mut().enumerate() {
-                self.read(task * ROWS + index, 0, decoded);
-                *out = product(row, decoded);
-            }
-        });
-        Some(out)
-    }
 }
 
 vectorized! {
@@ -96,9 +79,5 @@ vectorized! {
         for ((pair, even), odd) in out.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
             *pair = [round(*even), round(*odd)];
         }
-    }
-
-    fn product(a: &[f32], b: &[f32]) -> f32 {
-        dot(a, b)
     }
 }

@@ -20,11 +20,6 @@ pub(in crate::ops::cpu) trait Factor: Sync {
 
     /// Whole rows in f32.
     fn widen(&self, rows: Range<usize>, out: &mut [f32]);
-
-    /// One row times the transpose, where there is a better way than that of many rows.
-    fn row_times_transposed(&self, _row: &[f32]) -> Option<Vec<f32>> {
-        None
-    }
 }
 
 /// A matrix in bfloat16, row after row.
