@@ -48,18 +48,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         started.elapsed().as_secs_f64()
     );
     for round in 0..2 {
+        let before = cpu_secs()?;
         let (loss, took) = step(&model, n_rows, n_tokens);
-        let speed = f64::from(n_rows * n_tokens) / took.as_secs_f64();
+        let (wall, cpu) = (took.as_secs_f64(), cpu_secs()? - before);
+        let speed = f64::from(n_rows * n_tokens) / wall;
         println!(
-            "step {round}: loss {loss:.3}, {:.1} s, {speed:.1} tokens/s",
-            took.as_secs_f64()
+            "step {round}: loss {loss:.3}, {wall:.1} s, {cpu:.1} s of CPU time, {speed:.1} tokens/s"
         );
         for (part, time) in profile::take().parts() {
             println!("  {:<12} {:.2} s", part.name(), time.as_secs_f64());
         }
     }
     println!("peak with the step    {}", gib(peak_bytes()?));
+    let (wall, cpu) = generation(&model)?;
+    println!("a generated token     {wall:.2} s, {cpu:.2} s of CPU time");
     Ok(())
+}
+
+/// Seconds and CPU seconds of one token, when they come one after the other.
+fn generation(model: &CausalLm) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let mut session = model.session();
+    session.feed(&[1], None)?;
+    let (started, before) = (Instant::now(), cpu_secs()?);
+    for id in 2..10 {
+        session.feed(&[id], None)?;
+    }
+    let cpu = cpu_secs()? - before;
+    Ok((started.elapsed().as_secs_f64() / 8.0, cpu / 8.0))
 }
 
 /// Forward and backward of one micro-batch under a LoRA of rank 8 on every matrix, every token supervised.
@@ -152,6 +167,20 @@ impl WeightSource for RandomWeights {
         }
         Ok(())
     }
+}
+
+/// What all threads have computed so far, in hundredths: on a busy machine it says more than the clock.
+fn cpu_secs() -> Result<f64, Box<dyn std::error::Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field may hold spaces, the fields behind it none: user and system time are the 14th and 15th.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .map_or(Ok(0.0), |text| text.parse::<f64>())
+    };
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 /// The most memory that this process has had resident.
