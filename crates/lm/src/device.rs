@@ -75,11 +75,16 @@ impl Device {
             #[cfg(feature = "cuda")]
             Kind::Cuda(_) => "cubecl-cuda",
         };
-        match (self.kind, precision) {
-            (_, Precision::F32) => kernels.to_owned(),
-            (Kind::Cpu, Precision::Bf16) => format!("{kernels}+bf16-{}", Kernel::detect().name()),
+        let kept = match precision {
+            Precision::F32 => return kernels.to_owned(),
+            Precision::Bf16 => "bf16",
+            Precision::Nf4 => "nf4",
+            Precision::Gguf => "gguf",
+        };
+        match self.kind {
+            Kind::Cpu => format!("{kernels}+{kept}-{}", Kernel::detect().name()),
             #[cfg(feature = "cuda")]
-            (Kind::Cuda(_), Precision::Bf16) => format!("{kernels}+bf16"),
+            Kind::Cuda(_) => format!("{kernels}+{kept}"),
         }
     }
 

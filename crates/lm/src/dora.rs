@@ -7,15 +7,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::linear::{Linear, Part, project};
 use crate::lora::{LoraPair, LoraSlot, Target};
-use crate::precision::cast;
 use crate::transformer::CausalLm;
-
-/// Rows that are squared at once: a copy of the matrix in f32 would be another model.
-const TILE_ROWS: usize = 1024;
+use crate::weight::Weight;
 
 /// The squared length of every row of a weight, computed when it is first asked for. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -23,30 +20,21 @@ pub(crate) struct RowSquares(Arc<OnceLock<Tensor<2>>>);
 
 impl RowSquares {
     /// # Shapes
-    /// `weight`: `[out, in]`; returns `[1, out]`, on no graph.
-    fn of(&self, weight: &Tensor<2>) -> Tensor<2> {
+    /// `weight`: `[out, in]`; returns `[1, out]`, on no graph, on `device`.
+    fn of(&self, weight: &Weight, device: &Device) -> Tensor<2> {
         if let Some(squares) = self.0.get() {
             return squares.clone();
         }
         // Not under a lock: the work is spread over threads, any of which may be the next to ask.
-        let squares = row_squares(weight);
+        let norms = weight.row_norms();
+        let data = TensorData::new(norms, [1, weight.dims()[0]]);
+        let squares = Tensor::<2>::from_data(data, device).square();
         self.0.get_or_init(|| squares).clone()
     }
 
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
-}
-
-fn row_squares(weight: &Tensor<2>) -> Tensor<2> {
-    let weight = weight.clone().inner();
-    let [n_rows, _] = weight.dims();
-    let tiles = (0..n_rows).step_by(TILE_ROWS).map(|first| {
-        let n = TILE_ROWS.min(n_rows - first);
-        let tile = cast(weight.clone().narrow(0, first, n), DType::F32);
-        tile.square().sum_dim(1)
-    });
-    Tensor::cat(tiles.collect(), 0).transpose()
 }
 
 /// The rows' lengths under one adapter, kept with it: a model that answers needs them for every token. An adapter that
@@ -80,7 +68,7 @@ impl CausalLm {
     /// `[1, out]`
     pub(crate) fn row_norms(&self, layer: usize, target: Target) -> Tensor<2> {
         let (linear, part) = self.linear(layer, target);
-        root(linear.row_squares_of(part))
+        root(linear.row_squares_of(part, self.device().inner().as_burn()))
     }
 }
 
@@ -92,24 +80,24 @@ impl Linear {
     pub(crate) fn gain(&self, part: &Part, slot: &LoraSlot<'_>) -> Option<Tensor<2>> {
         let magnitude = slot.pair.magnitude.clone()?;
         let norms = slot.pair.norms.get(&self.row_squares, || {
-            let squares = self.row_squares_of(part);
+            let squares = self.row_squares_of(part, &slot.pair.b.clone().inner().device());
             let added = added_squares(&self.rows(part), slot.pair, slot.scale);
             root(squares + added)
         });
         Some(magnitude / norms)
     }
 
-    fn row_squares_of(&self, part: &Part) -> Tensor<2> {
-        let squares = self.row_squares.of(&self.weight);
+    fn row_squares_of(&self, part: &Part, device: &Device) -> Tensor<2> {
+        let squares = self.row_squares.of(&self.weight, device);
         squares.narrow(1, part.columns.start, part.columns.len())
     }
 }
 
 /// What the factors add to the squared length of each row of `weight`: exactly 0 while B is.
-fn added_squares(weight: &Tensor<2>, pair: &LoraPair, scale: f64) -> Tensor<2> {
+fn added_squares(weight: &Weight, pair: &LoraPair, scale: f64) -> Tensor<2> {
     let (a, b) = (pair.a.clone().inner(), pair.b.clone().inner());
     let a_t = a.clone().transpose();
-    let weight_a = project(a_t.clone(), &weight.clone().inner()); // [rank, out]
+    let weight_a = project(a_t.clone(), &weight.inner()); // [rank, out]
     let a_t_a_b = a_t.matmul(a).matmul(b.clone());
     let sum = weight_a.mul_scalar(2.0 * scale) + a_t_a_b.mul_scalar(scale * scale);
     (sum * b).sum_dim(0)
@@ -158,7 +146,9 @@ mod tests {
     /// The definition, part by part, with the matrix composed.
     fn plain(linear: &Linear, x: &Tensor<2>, lora: LayerLora<'_>) -> Tensor<2> {
         let parts = linear.parts.iter().map(|part| {
-            let weight = linear.rows(part);
+            let Weight::Dense(weight) = linear.rows(part) else {
+                panic!("the model is not in blocks")
+            };
             let y = x.clone().matmul(weight.clone().transpose());
             let Some(slot) = lora.slot(part.target) else {
                 return y;
@@ -224,13 +214,6 @@ mod tests {
                 close(&format!("gradient {index}"), 2e-5, found, expected);
             }
         }
-    }
-
-    #[test]
-    fn rows_are_squared_alike_in_tiles() {
-        let weight = random::<2>("weight", [2 * TILE_ROWS + 3, 5]);
-        let expected = numbers(weight.clone().square().sum_dim(1));
-        assert_eq!(numbers(row_squares(&weight)), expected);
     }
 
     #[test]

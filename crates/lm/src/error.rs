@@ -53,6 +53,12 @@ pub enum LoadError {
     /// A tensor holds an infinity or a NaN.
     #[error("tensor `{0}` holds a value that is not finite")]
     NonFinite(String),
+    /// A matrix was to be kept in the blocks of its file, which has none.
+    #[error(
+        "tensor `{0}` is not in a GGUF file, so there are no blocks to keep; quantise it to nf4, or \
+         name a base model in GGUF"
+    )]
+    NotInBlocks(String),
     /// A file contradicts itself or its format.
     #[error("`{}` is corrupt: {what}", file.display())]
     Corrupt { file: PathBuf, what: String },

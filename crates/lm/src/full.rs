@@ -21,19 +21,19 @@ pub(crate) type Stored = Vec<(String, Vec<usize>)>;
 /// A model's weights. Cheap to clone: clones share the tensors.
 #[derive(Debug, Clone)]
 pub struct FullWeights {
-    weights: Vec<Weight>,
+    weights: Vec<NamedWeight>,
     train_embeddings: bool,
 }
 
 /// One of them.
 #[derive(Debug, Clone)]
-pub(crate) struct Weight {
+pub(crate) struct NamedWeight {
     name: String,
     stored: Stored,
     tensor: Tensor<2>,
 }
 
-impl Weight {
+impl NamedWeight {
     pub(crate) fn new(stored: Stored, tensor: Tensor<2>) -> Self {
         let name = joined_name(&stored);
         Self {
@@ -75,14 +75,14 @@ fn joined_name(stored: &Stored) -> String {
 }
 
 impl FullWeights {
-    pub(crate) fn new(weights: Vec<Weight>, train_embeddings: bool) -> Self {
+    pub(crate) fn new(weights: Vec<NamedWeight>, train_embeddings: bool) -> Self {
         Self {
             weights,
             train_embeddings,
         }
     }
 
-    pub(crate) fn weights(&self) -> &[Weight] {
+    pub(crate) fn weights(&self) -> &[NamedWeight] {
         &self.weights
     }
 
@@ -107,11 +107,11 @@ impl FullWeights {
             .weights
             .into_iter()
             .map(
-                |Weight {
+                |NamedWeight {
                      name,
                      stored,
                      tensor,
-                 }| Weight {
+                 }| NamedWeight {
                     tensor: f(&name, tensor),
                     name,
                     stored,
@@ -145,7 +145,7 @@ impl FullWeights {
         write_atomically(path, |out| {
             let mut out = BufWriter::with_capacity(1 << 20, out);
             write_header(&mut out, entries.iter().copied())?;
-            for value in self.weights.iter().flat_map(Weight::values) {
+            for value in self.weights.iter().flat_map(NamedWeight::values) {
                 out.write_all(&value.to_le_bytes())?;
             }
             out.flush()
@@ -202,7 +202,7 @@ impl FullWeights {
 
 /// Weights that stand in for some of another source's.
 struct Over<'a> {
-    weights: &'a [Weight],
+    weights: &'a [NamedWeight],
     /// By name the weight's number and the tensor's first element in it.
     places: HashMap<&'a str, (usize, usize)>,
     base: &'a mut dyn WeightSource,

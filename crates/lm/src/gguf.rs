@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::blocks::GgufBlocks;
 use crate::error::LoadError;
 use crate::weights::WeightSource;
 
@@ -23,12 +24,16 @@ mod tensor_info;
 pub(crate) mod tokenizer_document;
 mod tokenizer_metadata;
 
+pub(crate) use dequantize::{RUN, read};
 use metadata::Metadata;
 use names::HuggingFaceName;
 use tensor_info::TensorInfo;
+pub(crate) use tensor_info::TensorType;
 
 /// Blocks read at a time: at most about a megabyte of file.
 const CHUNK_BLOCKS: usize = 4_096;
+/// Values of the rows that are read at a time, unless a single row has more.
+const CHUNK_VALUES: usize = 1 << 20;
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -137,38 +142,60 @@ impl GgufSource {
 
     /// All values of one tensor in the order of the file.
     fn read(&mut self, info: &TensorInfo) -> Result<Vec<f32>, LoadError> {
+        // The header check has found the product, and four times it, to be addressable, and the
+        // file to be long enough for it.
+        let mut all = Vec::with_capacity(info.shape.iter().product());
+        let piece = CHUNK_BLOCKS * info.kind.block_len();
+        self.read_pieces(info, piece, |values| all.extend_from_slice(values))?;
+        Ok(all)
+    }
+
+    /// As [`Self::read`], `n` values at a time, which are whole blocks.
+    fn read_pieces(
+        &mut self,
+        info: &TensorInfo,
+        n: usize,
+        mut take: impl FnMut(&[f32]),
+    ) -> Result<(), LoadError> {
         let path = &self.path;
         self.file
             .seek(SeekFrom::Start(info.offset))
             .map_err(LoadError::io(path))?;
-        let block_len = info.kind.block_len();
-        // The header check has found the product, and four times it, to be addressable, and the
-        // file to be long enough for it.
-        let mut values = vec![0.0; info.shape.iter().product()];
-        let mut raw = vec![0; CHUNK_BLOCKS.min(values.len() / block_len) * info.kind.block_bytes()];
-        for part in values.chunks_mut(CHUNK_BLOCKS * block_len) {
-            let raw = &mut raw[..part.len() / block_len * info.kind.block_bytes()];
+        let bytes = |values: usize| values / info.kind.block_len() * info.kind.block_bytes();
+        let mut left: usize = info.shape.iter().product();
+        let mut values = vec![0.0; n.min(left)];
+        let mut raw = vec![0; bytes(values.len())];
+        while left > 0 {
+            let part = &mut values[..n.min(left)];
+            let raw = &mut raw[..bytes(part.len())];
             self.file.read_exact(raw).map_err(LoadError::io(path))?;
             dequantize::dequantize(info.kind, raw, part);
+            take(part);
+            left -= part.len();
         }
-        Ok(values)
+        Ok(())
+    }
+
+    /// Where tensor `name` lies, and the heads whose rows are interleaved.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(TensorInfo, Option<usize>), LoadError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| LoadError::MissingTensor(name.to_owned()))?;
+        if tensor.info.shape != shape {
+            return Err(LoadError::WrongShape {
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                found: tensor.info.shape.clone(),
+            });
+        }
+        Ok((tensor.info.clone(), tensor.interleaved_heads))
     }
 }
 
 impl WeightSource for GgufSource {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| LoadError::MissingTensor(name.to_owned()))?;
-        let (info, heads) = (tensor.info.clone(), tensor.interleaved_heads);
-        if info.shape != shape {
-            return Err(LoadError::WrongShape {
-                name: name.to_owned(),
-                expected: shape.to_vec(),
-                found: info.shape,
-            });
-        }
+        let (info, heads) = self.find(name, shape)?;
         let values = self.read(&info)?;
         Ok(match heads {
             Some(n_heads) => in_order(&values, info.shape[0], n_heads),
@@ -178,6 +205,38 @@ impl WeightSource for GgufSource {
 
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    fn rows(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        take: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), LoadError> {
+        let (info, heads) = self.find(name, &shape)?;
+        if heads.is_some() {
+            // q and k are the smallest matrices.
+            take(&self.tensor(name, &shape)?);
+            return Ok(());
+        }
+        let n_rows = (CHUNK_VALUES / shape[1]).max(1);
+        self.read_pieces(&info, n_rows * shape[1], take)
+    }
+
+    fn blocks(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<GgufBlocks>, LoadError> {
+        let (info, heads) = self.find(name, &shape)?;
+        let path = &self.path;
+        let n_bytes = usize::try_from(info.size_bytes)
+            .map_err(|_| LoadError::corrupt(path, "a tensor is larger than memory"))?;
+        let mut bytes = vec![0; n_bytes];
+        self.file
+            .seek(SeekFrom::Start(info.offset))
+            .and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(LoadError::io(path))?;
+        if let Some(n_heads) = heads {
+            bytes = in_order(&bytes, info.shape[0], n_heads);
+        }
+        Ok(Some(GgufBlocks::new(info.kind, shape[1], bytes)))
     }
 }
 
@@ -201,11 +260,11 @@ fn check_rows(
 }
 
 /// Undoes what the converter does to Llama's q and k: rotary embedding turns pairs of rows, which
-/// GGUF keeps side by side and Hugging Face half a head apart.
+/// GGUF keeps side by side and Hugging Face half a head apart. A row may be values or the bytes of its blocks.
 ///
 /// # Shapes
 /// `values`: `[n_rows, anything]`, and the same out.
-fn in_order(values: &[f32], n_rows: usize, n_heads: usize) -> Vec<f32> {
+fn in_order<T: Copy>(values: &[T], n_rows: usize, n_heads: usize) -> Vec<T> {
     let row_len = values.len() / n_rows;
     let head_dim = n_rows / n_heads;
     let mut ordered = Vec::with_capacity(values.len());

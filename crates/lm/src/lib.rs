@@ -8,6 +8,7 @@ pub mod adapter;
 mod attention;
 pub mod base;
 pub mod batch;
+pub mod blocks;
 mod columns;
 pub mod config;
 pub mod device;
@@ -31,6 +32,7 @@ mod tensor_name;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transformer;
+mod weight;
 pub mod weights;
 
 pub use adapter::Adapter;

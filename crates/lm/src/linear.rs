@@ -10,6 +10,7 @@ use crate::device::n_threads;
 use crate::dora::RowSquares;
 use crate::lora::{LayerLora, LoraSlot, Target};
 use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
+use crate::weight::Weight;
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
@@ -17,7 +18,7 @@ use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// `[out, in]`
-    pub(crate) weight: Tensor<2>,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Tensor<1>>,
     pub(crate) parts: Arc<[Part]>,
     pub(crate) row_squares: RowSquares,
@@ -118,14 +119,13 @@ impl Linear {
     }
 
     /// The rows of one part.
-    pub(crate) fn rows(&self, part: &Part) -> Tensor<2> {
-        let Range { start, end } = part.columns;
-        self.weight.clone().narrow(0, start, end - start)
+    pub(crate) fn rows(&self, part: &Part) -> Weight {
+        self.weight.narrow(part.columns.clone())
     }
 
     pub(crate) fn autodiff(&self) -> Self {
         Self {
-            weight: self.weight.clone().autodiff(),
+            weight: self.weight.autodiff(),
             bias: self.bias.as_ref().map(|bias| bias.clone().autodiff()),
             parts: self.parts.clone(),
             row_squares: self.row_squares.clone(),
@@ -140,12 +140,13 @@ const SPLIT_MIN_WEIGHTS: usize = 1 << 17;
 ///
 /// A product with a single row is bound by reading W, and the matrix kernels give it one thread
 /// only; halves of W are views, so two cores can read one each.
-pub(crate) fn project(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+pub(crate) fn project(x: Tensor<2>, weight: &Weight) -> Tensor<2> {
     let [n_tokens, n_in] = x.dims();
     let [n_out, _] = weight.dims();
-    if n_tokens > 1 || weight.dtype() != DType::F32 {
-        return linear(x, weight);
-    }
+    let weight = match weight {
+        Weight::Dense(weight) if n_tokens == 1 && weight.dtype() == DType::F32 => weight,
+        _ => return linear(x, weight),
+    };
     let parts = n_threads(&x.device()).min(n_out * n_in / SPLIT_MIN_WEIGHTS);
     project_row(x, weight, n_out, parts)
 }

@@ -11,8 +11,9 @@
 )]
 
 mod attention;
-mod cpu;
+pub(crate) mod cpu;
 mod cross_entropy;
+mod frozen;
 mod graph;
 mod kl_divergence;
 mod learned;
@@ -37,8 +38,9 @@ use crate::profile::{Part, measure};
 pub(crate) use attention::attention;
 pub(crate) use cpu::bf16::Kernel;
 pub(crate) use cross_entropy::cross_entropy;
+pub(crate) use frozen::{Frozen, FrozenMatrix};
 pub(crate) use kl_divergence::kl_divergence;
-pub(crate) use learned::scale_columns;
+pub(crate) use learned::{learns, scale_columns};
 pub(crate) use linear::linear;
 pub(crate) use lora_linear::{Input, LoraPart, LoraPlan, LoraState, Source, lora_linear};
 pub(crate) use rms_norm::rms_norm;
@@ -63,11 +65,14 @@ pub(crate) trait FusedOps: Backend {
 
     fn ragged_attention(qkv: FloatTensor<Self>, plan: Arc<RaggedAttention>) -> FloatTensor<Self>;
 
-    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn frozen_linear(
+        x: FloatTensor<Self>,
+        #[extension_type] weight: Frozen<Self>,
+    ) -> FloatTensor<Self>;
 
     fn lora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -77,7 +82,7 @@ pub(crate) trait FusedOps: Backend {
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,
         epsilon: f32,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -85,7 +90,7 @@ pub(crate) trait FusedOps: Backend {
 
     fn gated_lora_linear(
         gate_up: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -93,7 +98,7 @@ pub(crate) trait FusedOps: Backend {
 
     fn cross_entropy(
         hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        #[extension_type] head: Frozen<Self>,
         targets: Arc<[u32]>,
     ) -> FloatTensor<Self>;
 }
@@ -119,14 +124,14 @@ pub(crate) trait FusedGradients: Backend {
     ) -> FloatTensor<Self>;
 
     fn frozen_linear_backward(
-        weight: FloatTensor<Self>,
+        weight: Frozen<Self>,
         gradient: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
     /// The result and what the backward pass needs of it.
     fn lora_linear_forward(
         source: &Source<FloatTensor<Self>>,
-        weight: &FloatTensor<Self>,
+        weight: &Frozen<Self>,
         a: &FloatTensor<Self>,
         b: &FloatTensor<Self>,
         plan: &LoraPlan,
@@ -134,7 +139,7 @@ pub(crate) trait FusedGradients: Backend {
 
     /// The gradients of the source if it is wanted, of `a` and of `b`.
     fn lora_linear_backward(
-        state: LoraState<FloatTensor<Self>>,
+        state: LoraState<Self>,
         gradient: FloatTensor<Self>,
         wants_source: bool,
     ) -> (
@@ -146,7 +151,7 @@ pub(crate) trait FusedGradients: Backend {
     /// The result and the gradient of `hidden` for a gradient of 1.
     fn cross_entropy_with_gradient(
         hidden: &FloatTensor<Self>,
-        head: &FloatTensor<Self>,
+        head: &Frozen<Self>,
         targets: &[u32],
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
@@ -169,13 +174,13 @@ impl FusedOps for Flex {
         measure(Part::Attention, || attention::forward(&qkv, &plan))
     }
 
-    fn frozen_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    fn frozen_linear(x: FlexTensor, weight: Frozen<Self>) -> FlexTensor {
         linear::forward(&x, &weight)
     }
 
     fn lora_linear(
         x: FlexTensor,
-        weight: FlexTensor,
+        weight: Frozen<Self>,
         a: FlexTensor,
         b: FlexTensor,
         plan: Arc<LoraPlan>,
@@ -187,7 +192,7 @@ impl FusedOps for Flex {
         x: FlexTensor,
         norm: FlexTensor,
         epsilon: f32,
-        weight: FlexTensor,
+        weight: Frozen<Self>,
         a: FlexTensor,
         b: FlexTensor,
         plan: Arc<LoraPlan>,
@@ -202,7 +207,7 @@ impl FusedOps for Flex {
 
     fn gated_lora_linear(
         gate_up: FlexTensor,
-        weight: FlexTensor,
+        weight: Frozen<Self>,
         a: FlexTensor,
         b: FlexTensor,
         plan: Arc<LoraPlan>,
@@ -210,7 +215,7 @@ impl FusedOps for Flex {
         lora_linear::forward(&Source::Gated(gate_up), &weight, &a, &b, &plan).0
     }
 
-    fn cross_entropy(hidden: FlexTensor, head: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
+    fn cross_entropy(hidden: FlexTensor, head: Frozen<Self>, targets: Arc<[u32]>) -> FlexTensor {
         measure(Part::Head, || {
             cross_entropy::forward(&hidden, &head, &targets)
         })
@@ -241,13 +246,13 @@ impl FusedGradients for Flex {
         })
     }
 
-    fn frozen_linear_backward(weight: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    fn frozen_linear_backward(weight: Frozen<Self>, gradient: FlexTensor) -> FlexTensor {
         linear::backward(&weight, &gradient)
     }
 
     fn lora_linear_forward(
         source: &Source<FlexTensor>,
-        weight: &FlexTensor,
+        weight: &Frozen<Self>,
         a: &FlexTensor,
         b: &FlexTensor,
         plan: &LoraPlan,
@@ -256,7 +261,7 @@ impl FusedGradients for Flex {
     }
 
     fn lora_linear_backward(
-        state: LoraState<FlexTensor>,
+        state: LoraState<Self>,
         gradient: FlexTensor,
         wants_source: bool,
     ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
@@ -265,7 +270,7 @@ impl FusedGradients for Flex {
 
     fn cross_entropy_with_gradient(
         hidden: &FlexTensor,
-        head: &FlexTensor,
+        head: &Frozen<Self>,
         targets: &[u32],
     ) -> (FlexTensor, FlexTensor) {
         measure(Part::Head, || {
@@ -295,13 +300,13 @@ impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<
         attention::differentiated::<B, C>(qkv, plan)
     }
 
-    fn frozen_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn frozen_linear(x: FloatTensor<Self>, weight: Frozen<Self>) -> FloatTensor<Self> {
         linear::differentiated::<B, C>(x, weight)
     }
 
     fn lora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -313,7 +318,7 @@ impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,
         epsilon: f32,
-        weight: FloatTensor<Self>,
+        weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -328,7 +333,7 @@ impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<
 
     fn gated_lora_linear(
         gate_up: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Frozen<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         plan: Arc<LoraPlan>,
@@ -338,7 +343,7 @@ impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<
 
     fn cross_entropy(
         hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        head: Frozen<Self>,
         targets: Arc<[u32]>,
     ) -> FloatTensor<Self> {
         cross_entropy::differentiated::<B, C>(hidden, head, targets)

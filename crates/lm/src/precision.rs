@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 
-/// The numbers of the base model's matrices. All sums, the activations, norms and the adapter are 32-bit in any case.
+/// What the base model's matrices are kept in. All sums, the activations, norms and the adapter are 32-bit in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 32-bit floats.
@@ -10,15 +10,11 @@ pub enum Precision {
     F32,
     /// 16-bit brain floats: half the memory, and several times as fast on hardware that multiplies them.
     Bf16,
-}
-
-impl Precision {
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-        }
-    }
+    /// Four-bit normal floats, quantised at load with quantised scales: 4.13 bits a number, as QLoRA has it. Embedding and
+    /// head are [`Self::Bf16`]. Multiplied as bf16 where there are instructions for it.
+    Nf4,
+    /// The blocks of a GGUF file as they are there, embedding and head too. Multiplied as [`Self::Nf4`].
+    Gguf,
 }
 
 /// `x·Wᵀ` in W's own numbers, the result in x's: how devices without a kernel for it mix the two.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::LoadError;
@@ -73,10 +74,9 @@ impl SafetensorsSource {
         all.sort_unstable();
         all
     }
-}
 
-impl WeightSource for SafetensorsSource {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+    /// The index of a tensor's file, its type, and where it lies there.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(usize, Dtype, Range<u64>), LoadError> {
         let (index, stored) = self
             .tensors
             .get(name)
@@ -92,32 +92,63 @@ impl WeightSource for SafetensorsSource {
             name: name.to_owned(),
             dtype: stored.dtype_name.clone(),
         })?;
-        self.files[*index].read(dtype, stored.begin, stored.end)
+        Ok((*index, dtype, stored.begin..stored.end))
+    }
+}
+
+impl WeightSource for SafetensorsSource {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let (index, dtype, place) = self.find(name, shape)?;
+        let mut all = Vec::with_capacity(shape.iter().product());
+        let take = |values: &[f32]| all.extend_from_slice(values);
+        self.files[index].read(dtype, place, CHUNK_BYTES, take)?;
+        Ok(all)
     }
 
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
+
+    fn rows(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        take: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), LoadError> {
+        let (index, dtype, place) = self.find(name, &shape)?;
+        let row_bytes = shape[1] * dtype.size_bytes();
+        let n_rows = (CHUNK_BYTES / row_bytes).max(1);
+        self.files[index].read(dtype, place, n_rows * row_bytes, take)
+    }
 }
 
 impl SafetensorsFile {
-    /// Values of `dtype` between two offsets that the header check has found to be in the file.
-    fn read(&mut self, dtype: Dtype, begin: u64, end: u64) -> Result<Vec<f32>, LoadError> {
+    /// Hands `take` the values of `dtype` between two offsets that the header check has found to be in the file, as many
+    /// as `piece` bytes hold at a time.
+    fn read(
+        &mut self,
+        dtype: Dtype,
+        place: Range<u64>,
+        piece: usize,
+        mut take: impl FnMut(&[f32]),
+    ) -> Result<(), LoadError> {
         let path: &Path = &self.path;
         self.file
-            .seek(SeekFrom::Start(self.data_start + begin))
+            .seek(SeekFrom::Start(self.data_start + place.start))
             .map_err(LoadError::io(path))?;
-        let mut left = usize::try_from(end - begin)
+        let mut left = usize::try_from(place.end - place.start)
             .map_err(|_| LoadError::corrupt(path, "a tensor is larger than memory"))?;
-        let mut values = Vec::with_capacity(left / dtype.size_bytes());
-        let mut chunk = vec![0; CHUNK_BYTES.min(left)];
+        let mut chunk = vec![0; piece.min(left)];
+        let mut values = Vec::with_capacity(chunk.len() / dtype.size_bytes());
         while left > 0 {
-            let part = &mut chunk[..CHUNK_BYTES.min(left)];
+            let part = &mut chunk[..piece.min(left)];
             self.file.read_exact(part).map_err(LoadError::io(path))?;
+            values.clear();
             dtype.widen(part, &mut values);
+            take(&values);
             left -= part.len();
         }
-        Ok(values)
+        Ok(())
     }
 }
 

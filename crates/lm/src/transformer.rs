@@ -5,13 +5,13 @@
 
 mod gradients;
 mod load;
+mod matrix;
 mod weights;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use burn::tensor::{DType, Int, TensorData};
 
 use crate::adapter::Adapter;
 use crate::attention::{Attention, RaggedAttention};
@@ -22,8 +22,9 @@ use crate::linear::{Linear, Part, project};
 use crate::lora::{Dropout, LayerLora, Target};
 use crate::norm::RmsNorm;
 use crate::ops::{Input, attention, cross_entropy, kl_divergence};
-use crate::precision::{Precision, cast};
+use crate::precision::Precision;
 use crate::session::Session;
+use crate::weight::Weight;
 
 /// A decoder-only language model. Cheap to clone: clones share the weights.
 #[derive(Debug, Clone)]
@@ -32,11 +33,11 @@ pub struct CausalLm {
     device: Device,
     precision: Precision,
     /// `[vocab, d_model]`
-    embedding: Tensor<2>,
+    embedding: Weight,
     layers: Arc<[Layer]>,
     norm: RmsNorm,
     /// `[vocab, d_model]`; the embedding itself when they are tied.
-    head: Tensor<2>,
+    head: Weight,
     inverse_frequencies: Arc<[f32]>,
 }
 
@@ -72,6 +73,21 @@ impl CausalLm {
         self.device.kernels(self.precision)
     }
 
+    /// Bytes that the matrices take, embedding and head included, whatever they are kept in.
+    pub fn size_bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let (attention, mlp) = (&layer.attention, &layer.mlp);
+            [&attention.qkv, &attention.o, &mlp.gate_up, &mlp.down]
+        });
+        let layers: usize = layers.map(|linear| linear.weight.size_bytes()).sum();
+        let head = if self.config.tie_word_embeddings {
+            0
+        } else {
+            self.head.size_bytes()
+        };
+        self.embedding.size_bytes() + layers + head
+    }
+
     /// The same model, its tensors not copied, for a forward pass that is to be differentiated.
     /// No weight of the base is tracked: gradients reach the adapter's tensors only.
     #[must_use]
@@ -80,10 +96,10 @@ impl CausalLm {
             config: self.config.clone(),
             device: self.device.autodiff(),
             precision: self.precision,
-            embedding: self.embedding.clone().autodiff(),
+            embedding: self.embedding.autodiff(),
             layers: self.layers.iter().map(Layer::autodiff).collect(),
             norm: self.norm.autodiff(),
-            head: self.head.clone().autodiff(),
+            head: self.head.autodiff(),
             inverse_frequencies: self.inverse_frequencies.clone(),
         }
     }
@@ -200,10 +216,7 @@ impl CausalLm {
             ids.iter().all(in_vocabulary),
             "token ids must be in the vocabulary"
         );
-        let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-        let len = ids.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), self.device.as_burn());
-        cast(self.embedding.clone().select(0, ids), DType::F32)
+        self.embedding.select(ids, self.device.as_burn())
     }
 }
 

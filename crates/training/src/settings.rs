@@ -1,7 +1,7 @@
 //! A run's settings in the model's terms.
 
 use domain::TrainingConfig;
-use domain::config::{Precision, TargetModule};
+use domain::config::{Precision, Quantization, TargetModule};
 use lm::Adapter;
 use lm::lora::{LoraConfig, Target};
 
@@ -12,11 +12,13 @@ pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
     scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules
 }
 
-/// The settings' precision in the model's terms: what the base is to be loaded in.
+/// The settings' precision and quantisation in the model's terms: what the base is to be loaded in.
 pub fn base_precision(config: &TrainingConfig) -> lm::Precision {
-    match config.precision {
-        Precision::F32 => lm::Precision::F32,
-        Precision::Bf16 => lm::Precision::Bf16,
+    match (config.quantization, config.precision) {
+        (Quantization::Nf4, _) => lm::Precision::Nf4,
+        (Quantization::Gguf, _) => lm::Precision::Gguf,
+        (Quantization::None, Precision::F32) => lm::Precision::F32,
+        (Quantization::None, Precision::Bf16) => lm::Precision::Bf16,
     }
 }
 

@@ -1,47 +1,134 @@
 //! Block formats to f32, value for value as llama.cpp defines them.
 //!
 //! A block is a scale (and for some formats a minimum) shared by 32 values, or by 256 values in
-//! eight or sixteen groups with six- or eight-bit scales of their own.
+//! eight or sixteen groups with six- or eight-bit scales of their own. Here all are read 32 values
+//! at a time, so that a product can ask for the columns it is at and need not decode 256.
+
+#![expect(
+    clippy::inline_always,
+    reason = "or a loop is compiled for the narrowest vectors"
+)]
 
 use half::{bf16, f16};
 
 use super::tensor_info::TensorType;
+use crate::ops::cpu::vector::vectorized;
+
+/// Values of a run: what is decoded at a time.
+pub(crate) const RUN: usize = 32;
 
 /// Turns whole blocks in `raw` into `values`.
 pub(super) fn dequantize(kind: TensorType, raw: &[u8], values: &mut [f32]) {
-    let one_block: fn(&[u8], &mut [f32]) = match kind {
-        TensorType::F32 => |b, v| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        TensorType::F16 => |b, v| v[0] = half_at(b, 0),
-        TensorType::Bf16 => |b, v| v[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        TensorType::Q4_0 => q4_0,
-        TensorType::Q4_1 => q4_1,
-        TensorType::Q5_0 => q5_0,
-        TensorType::Q5_1 => q5_1,
-        TensorType::Q8_0 => q8_0,
-        TensorType::Q4K => q4_k,
-        TensorType::Q5K => q5_k,
-        TensorType::Q6K => q6_k,
-    };
-    let blocks = raw.chunks_exact(kind.block_bytes());
-    for (block, values) in blocks.zip(values.chunks_exact_mut(kind.block_len())) {
-        one_block(block, values);
+    read(kind, raw, 0, values);
+}
+
+/// Fills `values` with those of the blocks in `raw` from `first` on, a multiple of [`RUN`].
+///
+/// # Panics
+/// When `raw` ends before.
+pub(crate) fn read(kind: TensorType, raw: &[u8], first: usize, values: &mut [f32]) {
+    debug_assert!(first.is_multiple_of(RUN), "values are read run by run");
+    let run = first / RUN;
+    match kind {
+        TensorType::F32 => read_f32(&raw[first * 4..], values),
+        TensorType::F16 => read_f16(&raw[first * 2..], values),
+        TensorType::Bf16 => read_bf16(&raw[first * 2..], values),
+        TensorType::Q4_0 => read_q4_0(raw, run, values),
+        TensorType::Q4_1 => read_q4_1(raw, run, values),
+        TensorType::Q5_0 => read_q5_0(raw, run, values),
+        TensorType::Q5_1 => read_q5_1(raw, run, values),
+        TensorType::Q8_0 => read_q8_0(raw, run, values),
+        TensorType::Q4K => read_q4_k(raw, run, values),
+        TensorType::Q5K => read_q5_k(raw, run, values),
+        TensorType::Q6K => read_q6_k(raw, run, values),
     }
 }
 
+vectorized! {
+    fn read_f32(raw: &[u8], values: &mut [f32]) {
+        for (b, value) in raw.as_chunks::<4>().0.iter().zip(values) {
+            *value = f32::from_le_bytes(*b);
+        }
+    }
+
+    fn read_f16(raw: &[u8], values: &mut [f32]) {
+        for (b, value) in raw.as_chunks::<2>().0.iter().zip(values) {
+            *value = f16::from_le_bytes(*b).to_f32();
+        }
+    }
+
+    fn read_bf16(raw: &[u8], values: &mut [f32]) {
+        for (b, value) in raw.as_chunks::<2>().0.iter().zip(values) {
+            *value = bf16::from_le_bytes(*b).to_f32();
+        }
+    }
+
+    fn read_q4_0(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<18, 1>(raw, first, values, |block, _, values| q4_0(block, values));
+    }
+
+    fn read_q4_1(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<20, 1>(raw, first, values, |block, _, values| q4_1(block, values));
+    }
+
+    fn read_q5_0(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<22, 1>(raw, first, values, |block, _, values| q5_0(block, values));
+    }
+
+    fn read_q5_1(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<24, 1>(raw, first, values, |block, _, values| q5_1(block, values));
+    }
+
+    fn read_q8_0(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<34, 1>(raw, first, values, |block, _, values| q8_0(block, values));
+    }
+
+    fn read_q4_k(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<144, 8>(raw, first, values, q4_k);
+    }
+
+    fn read_q5_k(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<176, 8>(raw, first, values, q5_k);
+    }
+
+    fn read_q6_k(raw: &[u8], first: usize, values: &mut [f32]) {
+        runs::<210, 8>(raw, first, values, q6_k);
+    }
+}
+
+/// Decodes the runs from number `first` on; `decode` is given a run's block and its number there.
+#[inline(always)]
+fn runs<const BYTES: usize, const RUNS: usize>(
+    raw: &[u8],
+    first: usize,
+    values: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], usize, &mut [f32; RUN]),
+) {
+    let (blocks, _) = raw.as_chunks::<BYTES>();
+    for (index, values) in values.as_chunks_mut::<RUN>().0.iter_mut().enumerate() {
+        let run = first + index;
+        decode(&blocks[run / RUNS], run % RUNS, values);
+    }
+}
+
+#[inline(always)]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
+#[inline(always)]
 fn low(byte: u8) -> u8 {
     byte & 0x0F
 }
 
+#[inline(always)]
 fn high(byte: u8) -> u8 {
     byte >> 4
 }
 
 /// f16 scale; 32 four-bit values around 8, the first half in the low nibbles.
-fn q4_0(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q4_0(block: &[u8; 18], values: &mut [f32; RUN]) {
     let scale = half_at(block, 0);
     let (first, second) = values.split_at_mut(16);
     for ((byte, a), b) in block[2..].iter().zip(first).zip(second) {
@@ -51,7 +138,8 @@ fn q4_0(block: &[u8], values: &mut [f32]) {
 }
 
 /// f16 scale, f16 minimum; four-bit values.
-fn q4_1(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q4_1(block: &[u8; 20], values: &mut [f32; RUN]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     let (first, second) = values.split_at_mut(16);
     for ((byte, a), b) in block[4..].iter().zip(first).zip(second) {
@@ -61,7 +149,8 @@ fn q4_1(block: &[u8], values: &mut [f32]) {
 }
 
 /// f16 scale; the fifth bits of all 32 values; four-bit values around 16.
-fn q5_0(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q5_0(block: &[u8; 22], values: &mut [f32; RUN]) {
     let scale = half_at(block, 0);
     five_bits(&block[2..6], &block[6..], values, |q| {
         (f32::from(q) - 16.0) * scale
@@ -69,14 +158,16 @@ fn q5_0(block: &[u8], values: &mut [f32]) {
 }
 
 /// As [`q5_0`], with an f16 minimum instead of the middle.
-fn q5_1(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q5_1(block: &[u8; 24], values: &mut [f32; RUN]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     five_bits(&block[4..8], &block[8..], values, |q| {
         f32::from(q) * scale + minimum
     });
 }
 
-fn five_bits(fifth: &[u8], nibbles: &[u8], values: &mut [f32], decode: impl Fn(u8) -> f32) {
+#[inline(always)]
+fn five_bits(fifth: &[u8], nibbles: &[u8], values: &mut [f32; RUN], decode: impl Fn(u8) -> f32) {
     let fifth = u32::from_le_bytes([fifth[0], fifth[1], fifth[2], fifth[3]]);
     let bit = |index: usize| u8::from((fifth >> index) & 1 == 1) << 4;
     let (first, second) = values.split_at_mut(16);
@@ -87,7 +178,8 @@ fn five_bits(fifth: &[u8], nibbles: &[u8], values: &mut [f32], decode: impl Fn(u
 }
 
 /// f16 scale; 32 signed bytes.
-fn q8_0(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q8_0(block: &[u8; 34], values: &mut [f32; RUN]) {
     let scale = half_at(block, 0);
     for (byte, value) in block[2..].iter().zip(values) {
         *value = f32::from(byte.cast_signed()) * scale;
@@ -95,6 +187,7 @@ fn q8_0(block: &[u8], values: &mut [f32]) {
 }
 
 /// Scale and minimum of group `index` (of eight), six bits each, spread over twelve bytes.
+#[inline(always)]
 fn scale_and_minimum(packed: &[u8], index: usize) -> (f32, f32) {
     let (scale, minimum) = if index < 4 {
         (packed[index] & 63, packed[index + 4] & 63)
@@ -111,60 +204,50 @@ fn scale_and_minimum(packed: &[u8], index: usize) -> (f32, f32) {
 
 /// f16 scale, f16 minimum, twelve bytes of group scales, 256 four-bit values: of each 64, the
 /// first 32 in the low nibbles.
-fn q4_k(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q4_k(block: &[u8; 144], group: usize, values: &mut [f32; RUN]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     let (packed, nibbles) = block[4..].split_at(12);
-    for (group, values) in values.chunks_exact_mut(32).enumerate() {
-        let (group_scale, group_minimum) = scale_and_minimum(packed, group);
-        let (scale, minimum) = (scale * group_scale, minimum * group_minimum);
-        let bytes = &nibbles[group / 2 * 32..][..32];
-        for (byte, value) in bytes.iter().zip(values) {
-            let q = if group % 2 == 0 {
-                low(*byte)
-            } else {
-                high(*byte)
-            };
-            *value = scale * f32::from(q) - minimum;
-        }
+    let (group_scale, group_minimum) = scale_and_minimum(packed, group);
+    let (scale, minimum) = (scale * group_scale, minimum * group_minimum);
+    let shift = group % 2 * 4;
+    for (byte, value) in nibbles[group / 2 * 32..].iter().zip(values) {
+        *value = scale * f32::from(low(byte >> shift)) - minimum;
     }
 }
 
 /// As [`q4_k`], with the fifth bit of group `g` in bit `g` of 32 bytes.
-fn q5_k(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q5_k(block: &[u8; 176], group: usize, values: &mut [f32; RUN]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
     let (packed, rest) = block[4..].split_at(12);
     let (fifths, nibbles) = rest.split_at(32);
-    for (group, values) in values.chunks_exact_mut(32).enumerate() {
-        let (group_scale, group_minimum) = scale_and_minimum(packed, group);
-        let (scale, minimum) = (scale * group_scale, minimum * group_minimum);
-        let bytes = &nibbles[group / 2 * 32..][..32];
-        for ((byte, fifth), value) in bytes.iter().zip(fifths).zip(values) {
-            let q = if group % 2 == 0 {
-                low(*byte)
-            } else {
-                high(*byte)
-            };
-            let q = q | (((fifth >> group) & 1) << 4);
-            *value = scale * f32::from(q) - minimum;
-        }
+    let (group_scale, group_minimum) = scale_and_minimum(packed, group);
+    let (scale, minimum) = (scale * group_scale, minimum * group_minimum);
+    let shift = group % 2 * 4;
+    let bytes = &nibbles[group / 2 * 32..];
+    for ((byte, fifth), value) in bytes.iter().zip(fifths).zip(values) {
+        let q = low(byte >> shift) | (((fifth >> group) & 1) << 4);
+        *value = scale * f32::from(q) - minimum;
     }
 }
 
 /// 256 low nibbles, 256 upper bit pairs, sixteen signed group scales, f16 scale; values around 32.
-fn q6_k(block: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn q6_k(block: &[u8; 210], run: usize, values: &mut [f32; RUN]) {
     let scale = half_at(block, 208);
-    for (half, values) in values.chunks_exact_mut(128).enumerate() {
-        let nibbles = &block[half * 64..][..64];
-        let pairs = &block[128 + half * 32..][..32];
-        let scales = &block[192 + half * 8..][..8];
-        for (quarter, values) in values.chunks_exact_mut(32).enumerate() {
-            for (index, value) in values.iter_mut().enumerate() {
-                let byte = nibbles[quarter % 2 * 32 + index];
-                let nibble = if quarter < 2 { low(byte) } else { high(byte) };
-                let q = nibble | (((pairs[index] >> (2 * quarter)) & 3) << 4);
-                let group_scale = scales[quarter * 2 + index / 16].cast_signed();
-                *value = scale * f32::from(group_scale) * (f32::from(q) - 32.0);
-            }
+    let (half, quarter) = (run / 4, run % 4);
+    let nibbles = &block[half * 64 + quarter % 2 * 32..][..RUN];
+    let pairs = &block[128 + half * 32..][..RUN];
+    let scales = &block[192 + run * 2..][..2];
+    let shift = quarter / 2 * 4;
+    for (part, group_scale) in scales.iter().enumerate() {
+        let scale = scale * f32::from(group_scale.cast_signed());
+        let group = part * 16..(part + 1) * 16;
+        let bytes = nibbles[group.clone()].iter().zip(&pairs[group.clone()]);
+        for ((byte, pair), value) in bytes.zip(&mut values[group]) {
+            let q = low(byte >> shift) | (((pair >> (2 * quarter)) & 3) << 4);
+            *value = scale * (f32::from(q) - 32.0);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::LoadError;
 
 /// A storage type that we can turn into f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TensorType {
+pub(crate) enum TensorType {
     F32,
     F16,
     Bf16,
@@ -72,7 +72,7 @@ impl TensorType {
     }
 
     /// Values per block.
-    pub(super) fn block_len(self) -> usize {
+    pub(crate) fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
@@ -81,7 +81,7 @@ impl TensorType {
     }
 
     /// Bytes per block.
-    pub(super) fn block_bytes(self) -> usize {
+    pub(crate) fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
@@ -93,6 +93,30 @@ impl TensorType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+        }
+    }
+
+    /// The types that keep several values in a block.
+    #[cfg(test)]
+    pub(crate) const BLOCKS: [Self; 8] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
+    /// Where in a block its 16-bit floats begin.
+    #[cfg(test)]
+    pub(crate) fn half_floats(self) -> &'static [usize] {
+        match self {
+            Self::F32 | Self::Bf16 => &[],
+            Self::F16 | Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => &[0],
+            Self::Q4_1 | Self::Q5_1 | Self::Q4K | Self::Q5K => &[0, 2],
+            Self::Q6K => &[208],
         }
     }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod bf16;
 pub(super) mod matmul;
-pub(super) mod vector;
+pub(crate) mod vector;
 pub(super) mod weight;
 
 use std::mem::MaybeUninit;

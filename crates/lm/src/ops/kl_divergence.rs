@@ -16,34 +16,30 @@ use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
 use super::cross_entropy::{ROWS, softmax};
 use super::graph::unary;
-use super::{is_fused, learned};
-use crate::precision::product;
+use super::{Frozen, is_fused};
 use crate::profile::{Part, measure};
+use crate::weight::Weight;
 
 /// `KL(p ‖ q)` in nats of each row, q being what the head makes of `hidden` and p what it makes of `reference`. Only
 /// `hidden` has a gradient.
 ///
 /// # Shapes
 /// `hidden`, `reference`: `[n, d]`, `head`: `[v, d]`; returns `[n, 1]`.
-pub(crate) fn kl_divergence(
-    hidden: Tensor<2>,
-    reference: Tensor<2>,
-    head: &Tensor<2>,
-) -> Tensor<2> {
-    if !is_fused(&hidden) || learned::learns(head) {
+pub(crate) fn kl_divergence(hidden: Tensor<2>, reference: Tensor<2>, head: &Weight) -> Tensor<2> {
+    if !is_fused(&hidden) || head.learned().is_some() {
         return plain(hidden, reference, head);
     }
     Tensor::from_dispatch(Dispatch::kl_divergence(
         hidden.into_dispatch(),
         reference.into_dispatch(),
-        head.clone().into_dispatch(),
+        head.frozen(),
     ))
 }
 
 /// The definition.
-fn plain(hidden: Tensor<2>, reference: Tensor<2>, head: &Tensor<2>) -> Tensor<2> {
-    let log_q = activation::log_softmax(product(hidden, head), 1);
-    let log_p = activation::log_softmax(product(reference, head), 1).detach();
+fn plain(hidden: Tensor<2>, reference: Tensor<2>, head: &Weight) -> Tensor<2> {
+    let log_q = activation::log_softmax(head.product(hidden), 1);
+    let log_p = activation::log_softmax(head.product(reference), 1).detach();
     (log_p.clone().exp() * (log_p - log_q)).sum_dim(1)
 }
 
@@ -53,7 +49,7 @@ pub(crate) trait DivergenceOps: Backend {
     fn kl_divergence(
         hidden: FloatTensor<Self>,
         reference: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        #[extension_type] head: Frozen<Self>,
     ) -> FloatTensor<Self>;
 }
 
@@ -63,12 +59,12 @@ pub(crate) trait DivergenceGradients: Backend {
     fn kl_divergence_with_gradient(
         hidden: &FloatTensor<Self>,
         reference: &FloatTensor<Self>,
-        head: &FloatTensor<Self>,
+        head: &Frozen<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl DivergenceOps for Flex {
-    fn kl_divergence(hidden: FlexTensor, reference: FlexTensor, head: FlexTensor) -> FlexTensor {
+    fn kl_divergence(hidden: FlexTensor, reference: FlexTensor, head: Frozen<Self>) -> FlexTensor {
         measure(Part::Head, || {
             chunked(&hidden, &reference, &head, |_, _, _| {})
         })
@@ -79,7 +75,7 @@ impl DivergenceGradients for Flex {
     fn kl_divergence_with_gradient(
         hidden: &FlexTensor,
         reference: &FlexTensor,
-        head: &FlexTensor,
+        head: &Frozen<Self>,
     ) -> (FlexTensor, FlexTensor) {
         measure(Part::Head, || {
             forward_with_gradient(hidden, reference, head)
@@ -93,9 +89,9 @@ impl<B: DivergenceOps + DivergenceGradients, C: CheckpointStrategy> DivergenceOp
     fn kl_divergence(
         hidden: FloatTensor<Self>,
         reference: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        head: Frozen<Self>,
     ) -> FloatTensor<Self> {
-        let (reference, head) = (reference.into_primitive(), head.into_primitive());
+        let (reference, head) = (reference.into_primitive(), head.inner());
         unary::<B, C, _>(
             hidden,
             |hidden, tracked| {
@@ -116,9 +112,9 @@ impl<B: DivergenceOps + DivergenceGradients, C: CheckpointStrategy> DivergenceOp
 fn forward_with_gradient(
     hidden: &FlexTensor,
     reference: &FlexTensor,
-    head: &FlexTensor,
+    head: &Frozen<Flex>,
 ) -> (FlexTensor, FlexTensor) {
-    let ([n, d], [v, _]) = (dims(hidden), dims(head));
+    let ([n, d], [v, _]) = (dims(hidden), head.dims());
     let mut d_hidden = Vec::with_capacity(n * d);
     let out = chunked(hidden, reference, head, |q, p, rows| {
         q.par_chunks_mut(v)
@@ -134,11 +130,11 @@ fn forward_with_gradient(
 fn chunked(
     hidden: &FlexTensor,
     reference: &FlexTensor,
-    head: &FlexTensor,
+    head: &Frozen<Flex>,
     mut use_scores: impl FnMut(&mut Vec<f32>, &mut Vec<f32>, usize),
 ) -> FlexTensor {
     let (hidden, reference) = (hidden.to_contiguous(), reference.to_contiguous());
-    let ([n, d], [v, _]) = (dims(&hidden), dims(head));
+    let ([n, d], [v, _]) = (dims(&hidden), head.dims());
     let scores = |rows: &[f32]| {
         let rows = tensor(rows.to_vec(), [rows.len() / d, d]);
         times_weight_transposed(&rows, head).0
@@ -207,7 +203,7 @@ mod tests {
     #[test]
     fn the_fused_operation_is_the_plain_one() {
         for [n, d, v] in [[1, 8, 5], [7, 16, 130], [300, 24, 77]] {
-            let head = random::<2>("head", [v, d]).mul_scalar(3.0).autodiff();
+            let head = Weight::Dense(random::<2>("head", [v, d]).mul_scalar(3.0).autodiff());
             let reference = random::<2>("reference", [n, d]).autodiff();
             agree(
                 [random("hidden", [n, d])],
@@ -220,6 +216,7 @@ mod tests {
     #[test]
     fn nothing_has_moved_from_itself() {
         let (x, head) = (random::<2>("x", [3, 8]), random::<2>("head", [40, 8]));
+        let head = Weight::Dense(head);
         let found: Vec<f32> = kl_divergence(x.clone(), x, &head)
             .into_data()
             .try_to_vec()

@@ -22,7 +22,7 @@ use super::is_fused;
 use crate::profile::{Part, measure};
 
 /// Whether these operations are to run: the weight is on a graph, in the only numbers that learn.
-pub(super) fn learns<const D: usize>(weight: &Tensor<D>) -> bool {
+pub(crate) fn learns<const D: usize>(weight: &Tensor<D>) -> bool {
     weight.is_tracked() && weight.dtype() == DType::F32
 }
 
@@ -134,7 +134,7 @@ pub(crate) trait LearnedGradients: Backend {
 
 impl LearnedOps for Flex {
     fn learned_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        super::linear::forward(&x, &weight)
+        super::linear::forward(&x, &weight.into())
     }
 
     fn learned_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
@@ -147,7 +147,7 @@ impl LearnedOps for Flex {
         targets: Arc<[u32]>,
     ) -> FlexTensor {
         measure(Part::Head, || {
-            super::cross_entropy::forward(&hidden, &head, &targets)
+            super::cross_entropy::forward(&hidden, &head.into(), &targets)
         })
     }
 

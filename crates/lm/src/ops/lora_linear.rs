@@ -8,12 +8,13 @@ mod kernel;
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::backend::Dispatch;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
-use super::{FusedOps, is_fused, rms_norm, swiglu};
+use super::{Frozen, FusedOps, is_fused, rms_norm, swiglu};
 use crate::columns::add_to_columns;
-use crate::precision::product;
+use crate::weight::Weight;
 
 pub(super) use graph::differentiated;
 pub(super) use kernel::{backward, forward};
@@ -97,7 +98,7 @@ impl LoraPlan {
 /// `[rank, columns]` one behind the other, as one line; returns `[n, o]`.
 pub(crate) fn lora_linear(
     input: Input,
-    weight: &Tensor<2>,
+    weight: &Weight,
     a: Tensor<2>,
     b: Tensor<1>,
     plan: Arc<LoraPlan>,
@@ -105,7 +106,7 @@ pub(crate) fn lora_linear(
     if !is_fused(input.source()) || weight.is_require_grad() {
         return plain(input, weight, a, &b, &plan);
     }
-    let weight = weight.clone().into_dispatch();
+    let weight = weight.frozen();
     let (a, b) = (a.into_dispatch(), b.into_dispatch());
     Tensor::from_dispatch(match input {
         Source::Given(x) => Dispatch::lora_linear(x.into_dispatch(), weight, a, b, plan),
@@ -125,15 +126,9 @@ pub(crate) fn lora_linear(
 }
 
 /// The definition.
-fn plain(
-    input: Input,
-    weight: &Tensor<2>,
-    a: Tensor<2>,
-    b: &Tensor<1>,
-    plan: &LoraPlan,
-) -> Tensor<2> {
+fn plain(input: Input, weight: &Weight, a: Tensor<2>, b: &Tensor<1>, plan: &LoraPlan) -> Tensor<2> {
     let x = input.value();
-    let y = product(x.clone(), weight);
+    let y = weight.product(x.clone());
     let u = x.matmul(a).mul_scalar(plan.scale);
     let added = plan.placed().map(|part| {
         let b = b.clone().narrow(0, part.b.start, part.b.len());
@@ -146,13 +141,13 @@ fn plain(
 
 /// What the backward pass needs of the forward one.
 #[derive(Debug, Clone)]
-pub(crate) struct LoraState<T> {
-    source: Source<T>,
-    weight: T,
-    a: T,
-    b: T,
+pub(crate) struct LoraState<B: Backend> {
+    source: Source<FloatTensor<B>>,
+    weight: Frozen<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
     /// `scale · x·A`
-    u: T,
+    u: FloatTensor<B>,
     plan: Arc<LoraPlan>,
 }
 
@@ -160,6 +155,7 @@ pub(crate) struct LoraState<T> {
 mod tests {
     use super::super::testing::{agree, agree_within, random, random_line};
     use super::*;
+    use crate::blocks::testing::every_kind;
 
     fn plan(parts: &[(Range<usize>, usize)]) -> Arc<LoraPlan> {
         let parts = parts.iter().map(|(columns, rank)| LoraPart {
@@ -183,7 +179,7 @@ mod tests {
             // Large enough to be spread over threads.
             (150, 192, 320, plan(&[(0..192, 8), (192..320, 8)])),
         ] {
-            let weight = random::<2>("weight", [o, d]).autodiff();
+            let weight = Weight::Dense(random::<2>("weight", [o, d]).autodiff());
             let r = plan.parts.iter().map(|part| part.rank).sum();
             let n_b = plan
                 .parts
@@ -219,7 +215,8 @@ mod tests {
             (70, 48, 96, plan(&[(8..24, 2), (40..56, 40)])),
         ] {
             let weight = random::<2>("weight", [o, d]);
-            let weight = weight.cast(burn::tensor::FloatDType::BF16).autodiff();
+            let weight = weight.cast(burn::tensor::FloatDType::BF16);
+            let weight = Weight::Dense(weight.autodiff());
             let r = plan.parts.iter().map(|part| part.rank).sum();
             let n_b = plan
                 .parts
@@ -239,6 +236,38 @@ mod tests {
                 },
                 |[x, a, b]| plain(Source::Given(x), &weight, a, &b.flatten::<1>(0, 1), &plan),
             );
+        }
+    }
+
+    #[test]
+    fn with_a_base_in_blocks_it_is_the_plain_one_but_for_rounding() {
+        for (n, d, o, plan) in [
+            (1, 256, 12, plan(&[(0..12, 4)])),
+            (70, 512, 96, plan(&[(8..24, 2), (40..56, 40)])),
+            (9, 40, 33, plan(&[(0..33, 2)])),
+        ] {
+            let r = plan.parts.iter().map(|part| part.rank).sum();
+            let n_b = plan
+                .parts
+                .iter()
+                .map(|part| part.rank * part.columns.len())
+                .sum();
+            for blocks in every_kind(o, d) {
+                let weight = Weight::Blocks(Arc::new(blocks));
+                agree_within(
+                    2e-2,
+                    [
+                        random("x", [n, d]),
+                        random("a", [d, r]),
+                        random_line("b", n_b),
+                    ],
+                    |[x, a, b]| {
+                        let b = b.flatten::<1>(0, 1);
+                        lora_linear(Source::Given(x), &weight, a, b, plan.clone())
+                    },
+                    |[x, a, b]| plain(Source::Given(x), &weight, a, &b.flatten::<1>(0, 1), &plan),
+                );
+            }
         }
     }
 }

@@ -148,6 +148,20 @@ impl GgufWriter {
         self.tensor(&gguf_name(name), &dimensions, 0, None, data);
     }
 
+    /// Stores a tensor, f32 so far and known by its Hugging Face name, as `encode` writes its values, in type `type_code`.
+    ///
+    /// # Panics
+    /// When there is no such tensor.
+    pub fn encode(&mut self, name: &str, type_code: u32, encode: impl Fn(&[f32]) -> Vec<u8>) {
+        let name = gguf_name(name);
+        let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name);
+        let tensor = tensor.unwrap_or_else(|| panic!("no tensor {name}"));
+        let (values, _) = tensor.data.as_chunks();
+        let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        tensor.type_code = type_code;
+        tensor.data = encode(&values);
+    }
+
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();

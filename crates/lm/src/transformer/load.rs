@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn::tensor::TensorData;
 
+use super::matrix::Matrix;
 use super::{CausalLm, Layer, Mlp};
 use crate::attention::{Attention, Heads};
 use crate::config::ModelConfig;
@@ -15,6 +16,7 @@ use crate::linear::{Linear, Part};
 use crate::lora::Target;
 use crate::norm::RmsNorm;
 use crate::precision::Precision;
+use crate::weight::Weight;
 use crate::weights::WeightSource;
 
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -38,16 +40,17 @@ impl CausalLm {
             device,
             precision,
         };
+        // The largest first: nothing else is there yet while they are being read.
         let embedding = loader.table(EMBEDDING)?;
-        let layers = (0..config.n_layers)
-            .map(|i| loader.layer(i))
-            .collect::<Result<_, _>>()?;
-        let norm = loader.norm(FINAL_NORM, config.hidden_size)?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
             loader.table(HEAD)?
         };
+        let layers = (0..config.n_layers)
+            .map(|i| loader.layer(i))
+            .collect::<Result<_, _>>()?;
+        let norm = loader.norm(FINAL_NORM, config.hidden_size)?;
         Ok(Self {
             config: Arc::new(config.clone()),
             device: device.clone(),
@@ -106,13 +109,13 @@ impl Loader<'_> {
 
     /// The matrices of `targets`, which read the same input, as one layer.
     fn linear(&mut self, prefix: &str, targets: &[Target]) -> Result<Linear, LoadError> {
-        let (mut weight, mut bias, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         let (n_in, _) = targets[0].dims(self.config);
-        let mut n_out = 0;
+        let mut weight = Matrix::new(self.precision, n_in);
+        let (mut bias, mut parts, mut n_out) = (Vec::new(), Vec::new(), 0);
         for target in targets {
             let (_, width) = target.dims(self.config);
             let name = format!("{prefix}.{}.{}", target.block_name(), target.module_name());
-            weight.extend(self.values(&format!("{name}.weight"), &[width, n_in])?);
+            weight.append(self.source, &format!("{name}.weight"), width)?;
             if has_bias(self.config, *target) {
                 bias.extend(self.values(&format!("{name}.bias"), &[width])?);
             }
@@ -125,7 +128,7 @@ impl Loader<'_> {
         // Those that share an input have all a bias or none.
         let bias = (!bias.is_empty()).then(|| self.line(bias));
         Ok(Linear {
-            weight: self.matrix(weight, [n_out, n_in]),
+            weight: self.finish(prefix, weight)?,
             bias,
             parts: parts.into(),
             row_squares: RowSquares::default(),
@@ -141,10 +144,21 @@ impl Loader<'_> {
     }
 
     /// A row for each token of the vocabulary.
-    fn table(&mut self, name: &str) -> Result<Tensor<2>, LoadError> {
-        let shape = [self.config.vocab_size, self.config.hidden_size];
-        let values = self.values(name, &shape)?;
-        Ok(self.matrix(values, shape))
+    fn table(&mut self, name: &str) -> Result<Weight, LoadError> {
+        let mut table = Matrix::table(self.precision, self.config.hidden_size);
+        table.append(self.source, name, self.config.vocab_size)?;
+        self.finish(name, table)
+    }
+
+    /// The matrix of `name`. Numbers were checked as they came, blocks are now.
+    fn finish(&self, name: &str, matrix: Matrix) -> Result<Weight, LoadError> {
+        let weight = matrix.finish(self.device);
+        match &weight {
+            Weight::Blocks(blocks) if !blocks.is_finite() => {
+                Err(LoadError::NonFinite(name.to_owned()))
+            }
+            _ => Ok(weight),
+        }
     }
 
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
@@ -153,18 +167,6 @@ impl Loader<'_> {
             return Err(LoadError::NonFinite(name.to_owned()));
         }
         Ok(values)
-    }
-
-    fn matrix(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
-        let data = match self.precision {
-            Precision::F32 => TensorData::new(values, shape),
-            // Here rather than on the device, which would hold both copies for a moment.
-            Precision::Bf16 => {
-                let values: Vec<_> = values.into_iter().map(half::bf16::from_f32).collect();
-                TensorData::new(values, shape)
-            }
-        };
-        Tensor::from_data(data, (self.device.as_burn(), self.precision.dtype()))
     }
 
     fn line(&self, values: Vec<f32>) -> Tensor<1> {

@@ -6,10 +6,11 @@ use super::load::{EMBEDDING, FINAL_NORM, HEAD};
 use super::{CausalLm, Layer, Mlp};
 use crate::attention::Attention;
 use crate::dora::RowSquares;
-use crate::full::{FullWeights, Stored, Weight};
+use crate::full::{FullWeights, NamedWeight, Stored};
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
 use crate::precision::{Precision, cast};
+use crate::weight::Weight;
 
 impl CausalLm {
     /// This model's own weights as what learns: its matrices, norms and biases, in f32 and on no graph. The embedding is
@@ -18,7 +19,7 @@ impl CausalLm {
         let mut weights = Vec::new();
         self.map_weights(train_embeddings, &mut |stored, tensor| {
             let tensor = cast(tensor.inner(), DType::F32);
-            weights.push(Weight::new(stored, tensor.clone()));
+            weights.push(NamedWeight::new(stored, tensor.clone()));
             tensor
         });
         FullWeights::new(weights, train_embeddings)
@@ -43,7 +44,7 @@ impl CausalLm {
         });
         assert!(given.next().is_none(), "the weights are this model's");
         // A head that stays may still be narrow.
-        if model.head.dtype() == DType::F32 {
+        if matches!(&model.head, Weight::Dense(head) if head.dtype() == DType::F32) {
             model.precision = Precision::F32;
         }
         model
@@ -51,10 +52,12 @@ impl CausalLm {
 
     /// The model with what `replace` makes of each weight, in a fixed order.
     fn map_weights(&self, embeddings: bool, replace: Replace<'_>) -> Self {
-        let mut map = Map { replace };
-        let table = |name: &str, tensor: &Tensor<2>| vec![(name.to_owned(), tensor.dims().into())];
+        let mut map = Map {
+            replace,
+            device: self.device.as_burn().clone(),
+        };
         let embedding = if embeddings {
-            (map.replace)(table(EMBEDDING, &self.embedding), self.embedding.clone())
+            map.table(EMBEDDING, &self.embedding)
         } else {
             self.embedding.clone()
         };
@@ -66,7 +69,7 @@ impl CausalLm {
         let head = if self.config.tie_word_embeddings {
             embedding.clone()
         } else {
-            (map.replace)(table(HEAD, &self.head), self.head.clone())
+            map.table(HEAD, &self.head)
         };
         Self {
             embedding,
@@ -83,9 +86,24 @@ type Replace<'a> = &'a mut dyn FnMut(Stored, Tensor<2>) -> Tensor<2>;
 
 struct Map<'a> {
     replace: Replace<'a>,
+    device: burn::tensor::Device,
 }
 
 impl Map<'_> {
+    fn table(&mut self, name: &str, table: &Weight) -> Weight {
+        let stored = vec![(name.to_owned(), table.dims().into())];
+        self.matrix(stored, table)
+    }
+
+    /// Blocks are decoded: what learns is dense.
+    fn matrix(&mut self, stored: Stored, matrix: &Weight) -> Weight {
+        let device = match matrix {
+            Weight::Dense(matrix) => matrix.device(),
+            Weight::Blocks(_) => self.device.clone(),
+        };
+        Weight::Dense((self.replace)(stored, matrix.tensor(&device, DType::F32)))
+    }
+
     fn layer(&mut self, prefix: &str, layer: &Layer) -> Layer {
         let Layer {
             attention_norm,
@@ -129,7 +147,7 @@ impl Map<'_> {
             parts.collect()
         };
         let weight = stored("weight", &|n_out| vec![n_out, n_in]);
-        let weight = (self.replace)(weight, linear.weight.clone());
+        let weight = self.matrix(weight, &linear.weight);
         let bias = linear.bias.as_ref();
         Linear {
             weight,

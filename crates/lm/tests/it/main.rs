@@ -10,6 +10,7 @@ mod full;
 mod gguf;
 mod oracle;
 mod parity;
+mod quantised;
 mod recompute;
 mod session;
 mod tiny;

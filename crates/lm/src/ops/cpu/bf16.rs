@@ -1,7 +1,8 @@
-//! Products with a matrix kept in bfloat16, accumulated in f32.
+//! Products with a matrix kept in bfloat16 or in blocks of fewer bits, accumulated in f32.
 //!
 //! The matrix is read as it lies in memory and packed a panel at a time, so there is one copy of it and not one for each
-//! direction. Panels are packed as both AMX and AVX512_BF16 want them; other CPUs widen the matrix a piece at a time and
+//! direction, and blocks are never decoded all at once. A single row, as in generation, is bound by reading the matrix:
+//! its products are made in f32. Panels are packed as both AMX and AVX512_BF16 want them; other CPUs widen the matrix a piece at a time and
 //! multiply in f32.
 //!
 //! Legend: m rows of the left factor, k the summed dimension, n columns of the result.
@@ -10,13 +11,17 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
+mod factor;
 mod pack;
+mod row;
 mod widen;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use pack::{narrow, pack_columns, pack_rows};
+pub(super) use factor::{Dense, Factor};
+use pack::narrow;
 
 /// Tiles of a panel.
 const PANEL: usize = 32;
@@ -69,29 +74,30 @@ impl Kernel {
 ///
 /// # Shapes
 /// `x`: `[m, k]`, `weight`: `[n, k]`; returns `[m, n]`.
-pub(super) fn times_transposed(x: &[f32], k: usize, weight: &[bf16], kernel: Kernel) -> Vec<f32> {
-    let n = weight.len() / k;
+pub(super) fn times_transposed(x: &[f32], weight: &impl Factor, kernel: Kernel) -> Vec<f32> {
+    let [n, k] = weight.dims();
+    if x.len() == k {
+        return row::times_transposed(x, weight);
+    }
     if kernel == Kernel::Widen {
-        return widen::times_transposed(x, k, weight);
+        return widen::times_transposed(x, weight);
     }
     let x = Narrow::new(x, k);
-    x.times(n, kernel, |panel, packed| {
-        pack_rows(weight, k, panel, packed);
-    })
+    x.times(n, kernel, |panel, packed| weight.pack_rows(panel, packed))
 }
 
 /// `y·W`.
 ///
 /// # Shapes
 /// `y`: `[m, k]`, `weight`: `[k, n]`; returns `[m, n]`.
-pub(super) fn times(y: &[f32], k: usize, weight: &[bf16], kernel: Kernel) -> Vec<f32> {
-    let n = weight.len() / k;
+pub(super) fn times(y: &[f32], weight: &impl Factor, kernel: Kernel) -> Vec<f32> {
+    let [k, n] = weight.dims();
     if kernel == Kernel::Widen {
-        return widen::times(y, k, weight);
+        return widen::times(y, weight);
     }
     let y = Narrow::new(y, k);
     y.times(n, kernel, |panel, packed| {
-        pack_columns(weight, n, panel, packed);
+        weight.pack_columns(panel, packed);
     })
 }
 
@@ -221,6 +227,7 @@ unsafe fn multiply(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::testing::every_kind;
     use crate::ops::testing::random_values;
 
     fn random(name: &str, n: usize) -> Vec<bf16> {
@@ -228,6 +235,58 @@ mod tests {
             .into_iter()
             .map(bf16::from_f32)
             .collect()
+    }
+
+    #[test]
+    fn every_kernel_multiplies_blocks_as_the_numbers_they_stand_for() {
+        for [m, n, k] in [[1, 40, 256], [70, 33, 512], [3, 7, 70], [40, 130, 96]] {
+            for blocks in every_kind(n, k) {
+                let dense: Vec<_> = blocks.dense().into_iter().map(bf16::from_f32).collect();
+                let narrow = |name: &str, n| -> Vec<f32> {
+                    random(name, n).iter().map(|value| value.to_f32()).collect()
+                };
+                let (x, y) = (narrow("x", m * k), narrow("y", m * n));
+                let dense = Dense::new(&dense, k);
+                for kernel in kernels() {
+                    let both = [
+                        times_transposed(&x, &blocks, kernel),
+                        times(&y, &blocks, kernel),
+                    ];
+                    let expected = [
+                        times_transposed(&x, &dense, kernel),
+                        times(&y, &dense, kernel),
+                    ];
+                    // Panels are equal to the bit; what is widened is not rounded to 16 bits, nor is a single row.
+                    let exact = kernel != Kernel::Widen && m > 1;
+                    let bound = if exact { 0.0 } else { 2e-2 };
+                    for n_threads in [1, 3] {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+                        let again = pool.build().unwrap().install(|| {
+                            [
+                                times_transposed(&x, &blocks, kernel),
+                                times(&y, &blocks, kernel),
+                            ]
+                        });
+                        assert_eq!(again, both, "with {n_threads} threads");
+                    }
+                    for (found, expected) in both.iter().zip(&expected) {
+                        close(bound, found, expected, &format!("{blocks:?} by {kernel:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn close(bound: f32, found: &[f32], expected: &[f32], what: &str) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let scale = expected.iter().fold(0.0_f32, |s, value| s.max(value.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            let error = (found - expected).abs();
+            assert!(
+                error <= bound * scale,
+                "{what}: {found} instead of {expected}"
+            );
+        }
     }
 
     fn kernels() -> Vec<Kernel> {
@@ -258,7 +317,7 @@ mod tests {
             let weight = random("weight", n * k);
             let at = |row: usize, column: usize| f64::from(weight[row * k + column].to_f32());
             for kernel in kernels() {
-                let found = times_transposed(&wide, k, &weight, kernel);
+                let found = times_transposed(&wide, &Dense::new(&weight, k), kernel);
                 let expected = |row: usize, column: usize| -> f64 {
                     (0..k)
                         .map(|i| f64::from(wide[row * k + i]) * at(column, i))
@@ -269,7 +328,7 @@ mod tests {
             // The other way: `[m, k]` times `[k, n]`.
             let at = |row: usize, column: usize| f64::from(weight[row * n + column].to_f32());
             for kernel in kernels() {
-                let found = times(&wide, k, &weight, kernel);
+                let found = times(&wide, &Dense::new(&weight, n), kernel);
                 let expected = |row: usize, column: usize| -> f64 {
                     (0..k)
                         .map(|i| f64::from(wide[row * k + i]) * at(i, column))

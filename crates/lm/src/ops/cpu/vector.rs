@@ -35,11 +35,11 @@ macro_rules! vectorized {
         }
     )*};
 }
-pub(in crate::ops) use vectorized;
+pub(crate) use vectorized;
 
 /// The vector instructions of this CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ops) enum Width {
+pub(crate) enum Width {
     Avx512,
     Avx2,
     Baseline,
@@ -48,7 +48,7 @@ pub(in crate::ops) enum Width {
 impl Width {
     /// Asks the CPU; the answer is kept by the standard library.
     #[cfg(target_arch = "x86_64")]
-    pub(in crate::ops) fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")

@@ -1,45 +1,52 @@
-//! Products with a frozen weight matrix, in the precision it is kept in.
+//! Products with a frozen weight matrix, in the numbers or blocks it is kept in.
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use half::bf16;
 
-use super::bf16::{self as narrow, Kernel};
+use super::bf16::{self as narrow, Dense, Kernel};
 use super::matmul::{Matrix, product};
 use super::{dims, values};
+use crate::ops::Frozen;
 use crate::profile::{Part, measure};
 
 /// `x·Wᵀ` and the number of its columns.
 ///
 /// # Shapes
-/// `x`: `[n, d]`, contiguous; `weight`: `[o, d]`, f32 or bf16; returns `[n, o]`.
+/// `x`: `[n, d]`, contiguous; `weight`: `[o, d]`; returns `[n, o]`.
 pub(in crate::ops) fn times_weight_transposed(
     x: &FlexTensor,
-    weight: &FlexTensor,
+    weight: &Frozen<Flex>,
 ) -> (Vec<f32>, usize) {
-    let ([_, d], [o, _]) = (dims(x), dims(weight));
-    measure(Part::Matmul, || {
-        if weight.dtype() == DType::BF16 {
-            let weight = narrow_values(weight);
-            let y = narrow::times_transposed(values(x), d, weight, Kernel::detect());
-            return (y, o);
+    let ([_, d], [o, _]) = (dims(x), weight.dims());
+    let (x, kernel) = (values(x), Kernel::detect());
+    let y = measure(Part::Matmul, || match weight {
+        Frozen::Blocks(blocks) => narrow::times_transposed(x, &**blocks, kernel),
+        Frozen::Dense(weight) if weight.dtype() == DType::BF16 => {
+            narrow::times_transposed(x, &Dense::new(narrow_values(weight), d), kernel)
         }
-        let weight = Matrix::new(values(weight), d).transposed();
-        (product(Matrix::new(values(x), d), weight), o)
-    })
+        Frozen::Dense(weight) => {
+            let weight = Matrix::new(values(weight), d).transposed();
+            product(Matrix::new(x, d), weight)
+        }
+    });
+    (y, o)
 }
 
 /// `y·W`: the gradient of `x·Wᵀ` with respect to x.
 ///
 /// # Shapes
-/// `y`: `[n, o]`, contiguous; `weight`: `[o, d]`, f32 or bf16; returns `[n, d]`.
-pub(in crate::ops) fn times_weight(y: &FlexTensor, weight: &FlexTensor) -> Vec<f32> {
-    let ([_, o], [_, d]) = (dims(y), dims(weight));
-    measure(Part::Matmul, || {
-        if weight.dtype() == DType::BF16 {
-            return narrow::times(values(y), o, narrow_values(weight), Kernel::detect());
+/// `y`: `[n, o]`, contiguous; `weight`: `[o, d]`; returns `[n, d]`.
+pub(in crate::ops) fn times_weight(y: &FlexTensor, weight: &Frozen<Flex>) -> Vec<f32> {
+    let ([_, o], [_, d]) = (dims(y), weight.dims());
+    let (y, kernel) = (values(y), Kernel::detect());
+    measure(Part::Matmul, || match weight {
+        Frozen::Blocks(blocks) => narrow::times(y, &**blocks, kernel),
+        Frozen::Dense(weight) if weight.dtype() == DType::BF16 => {
+            narrow::times(y, &Dense::new(narrow_values(weight), d), kernel)
         }
-        product(Matrix::new(values(y), o), Matrix::new(values(weight), d))
+        Frozen::Dense(weight) => product(Matrix::new(y, o), Matrix::new(values(weight), d)),
     })
 }
 

@@ -26,12 +26,13 @@ pub(super) fn backward(
 ) -> Both<Option<FlexTensor>> {
     let (hidden, gradient) = (hidden.to_contiguous(), gradient.to_contiguous());
     let ([n, d], [v, _]) = (dims(&hidden), dims(head));
+    let head = head.clone().into();
     let mut d_hidden = Vec::with_capacity(if wants_hidden { n * d } else { 0 });
     let mut d_head = vec![0.0; if wants_head { v * d } else { 0 }];
     let losses = values(&gradient).chunks(2 * ROWS).zip(targets.chunks(ROWS));
     for (rows, (gradient, targets)) in values(&hidden).chunks(ROWS * d).zip(losses) {
         let chunk = tensor(rows.to_vec(), [targets.len(), d]);
-        let (mut scores, _) = times_weight_transposed(&chunk, head);
+        let (mut scores, _) = times_weight_transposed(&chunk, &head);
         scores
             .par_chunks_mut(v)
             .zip(targets)
@@ -58,7 +59,7 @@ pub(super) fn backward(
             });
         if wants_hidden {
             let scores = tensor(scores, [targets.len(), v]);
-            d_hidden.extend(times_weight(&scores, head));
+            d_hidden.extend(times_weight(&scores, &head));
         }
     }
     [
@@ -73,6 +74,7 @@ mod tests {
 
     use crate::ops::cross_entropy;
     use crate::ops::testing::{agree, plainly, random};
+    use crate::weight::Weight;
 
     #[test]
     fn the_fused_operation_is_the_plain_one() {
@@ -80,7 +82,7 @@ mod tests {
             let target = |row| u32::try_from(row * 31 % v).unwrap();
             let targets: Arc<[u32]> = (0..n).map(target).collect();
             let of = |hidden, head: burn::tensor::Tensor<2>| {
-                cross_entropy(hidden, &head.mul_scalar(3.0), &targets)
+                cross_entropy(hidden, &Weight::Dense(head.mul_scalar(3.0)), &targets)
             };
             agree(
                 [random("hidden", [n, d]), random("head", [v, d])],

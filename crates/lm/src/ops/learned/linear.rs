@@ -14,7 +14,7 @@ pub(super) fn backward(
     [wants_x, wants_weight]: Both<bool>,
 ) -> Both<Option<FlexTensor>> {
     let gradient = gradient.to_contiguous();
-    let d_x = wants_x.then(|| linear::backward(weight, &gradient));
+    let d_x = wants_x.then(|| linear::backward(&weight.clone().into(), &gradient));
     let d_weight = wants_weight.then(|| {
         let x = x.to_contiguous();
         let ([_, d], [_, o]) = (dims(&x), dims(&gradient));
@@ -30,13 +30,14 @@ mod tests {
     use crate::ops::linear;
     use crate::ops::testing::{agree, random};
     use crate::precision::product;
+    use crate::weight::Weight;
 
     #[test]
     fn the_fused_operation_is_the_plain_one() {
         for [n, d, o] in [[1, 16, 8], [33, 48, 40], [130, 64, 257], [200, 192, 576]] {
             agree(
                 [random("x", [n, d]), random("weight", [o, d])],
-                |[x, weight]| linear(x, &weight),
+                |[x, weight]| linear(x, &Weight::Dense(weight)),
                 |[x, weight]| product(x, &weight),
             );
         }

@@ -9,13 +9,13 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
 use super::{LoraPlan, LoraState, Source};
-use crate::ops::{FusedGradients, FusedOps};
+use crate::ops::{Frozen, FusedGradients, FusedOps};
 
 #[derive(Debug)]
 struct Differentiated;
 
 impl<B: FusedGradients> Backward<B, 3> for Differentiated {
-    type State = LoraState<FloatTensor<B>>;
+    type State = LoraState<B>;
 
     fn backward(
         self,
@@ -37,12 +37,12 @@ impl<B: FusedGradients> Backward<B, 3> for Differentiated {
 
 pub(in crate::ops) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
     source: Source<FloatTensor<Autodiff<B, C>>>,
-    weight: FloatTensor<Autodiff<B, C>>,
+    weight: Frozen<Autodiff<B, C>>,
     a: FloatTensor<Autodiff<B, C>>,
     b: FloatTensor<Autodiff<B, C>>,
     plan: Arc<LoraPlan>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let weight = weight.into_primitive();
+    let weight = weight.inner();
     let (source, source_node) = match source {
         Source::Given(x) => {
             let (x, node) = x.into_parts();

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -9,7 +10,7 @@ use super::{LoraPlan, LoraState, Placed, Source};
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::weight::{times_weight, times_weight_transposed};
 use crate::ops::cpu::{dims, rows, tensor, values};
-use crate::ops::{rms_norm, swiglu};
+use crate::ops::{Frozen, rms_norm, swiglu};
 use crate::profile::{Part, measure};
 
 impl Source<FlexTensor> {
@@ -42,7 +43,7 @@ const COLUMNS: usize = 192;
 /// Returns `y` and `u = scale·x·A`, which the backward pass needs again.
 pub(in crate::ops) fn forward(
     source: &Source<FlexTensor>,
-    weight: &FlexTensor,
+    weight: &Frozen<Flex>,
     a: &FlexTensor,
     b: &FlexTensor,
     plan: &LoraPlan,
@@ -71,7 +72,7 @@ pub(in crate::ops) fn forward(
 
 /// The gradients of the source, if it is wanted, of `a` and of `b`.
 pub(in crate::ops) fn backward(
-    state: &LoraState<FlexTensor>,
+    state: &LoraState<Flex>,
     gradient: &FlexTensor,
     wants_source: bool,
 ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {

@@ -20,14 +20,20 @@ pub(super) fn narrow(a: &[f32], k: usize) -> Vec<bf16> {
     out
 }
 
+/// To the nearest, of two as near the even one. A NaN may become an infinity.
+#[inline(always)]
+pub(super) fn round(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    bf16::from_bits(rounded as u16)
+}
+
 vectorized! {
     fn narrow_rows(rows: &[f32], k: usize, out: &mut [bf16]) {
         for (index, row) in rows.chunks_exact(k).enumerate() {
             for (from, tile) in row.chunks(STEP).zip(out.chunks_exact_mut(HALF * STEP)) {
                 for (out, value) in tile[index * STEP..].iter_mut().zip(from) {
-                    let bits = value.to_bits();
-                    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-                    *out = bf16::from_bits(rounded as u16);
+                    *out = round(*value);
                 }
             }
         }
@@ -78,7 +84,7 @@ vectorized! {
 
 /// Where a pair of summands of half a panel's columns begins: `[k / 32, 2, 16, 16, 2]`.
 #[inline(always)]
-fn packed_place(pair: usize, half: usize) -> usize {
+pub(super) fn packed_place(pair: usize, half: usize) -> usize {
     let (step, pair) = (pair / HALF, pair % HALF);
     ((step * 2 + half) * HALF + pair) * STEP
 }

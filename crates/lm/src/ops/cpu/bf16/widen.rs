@@ -3,12 +3,14 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::factor::Factor;
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::vector::vectorized;
 
 vectorized! {
-    fn widen(row: &[bf16], out: &mut [f32]) {
-        for (out, value) in out.iter_mut().zip(row) {
+    /// As many numbers as there is room for.
+    pub(super) fn widen(numbers: &[bf16], out: &mut [f32]) {
+        for (out, value) in out.iter_mut().zip(numbers) {
             *out = f32::from_bits(u32::from(value.to_bits()) << 16);
         }
     }
@@ -20,39 +22,43 @@ const WIDENED_ROWS: usize = 128;
 const ROWS: usize = 256;
 
 /// As [`super::times_transposed`].
-pub(super) fn times_transposed(x: &[f32], k: usize, weight: &[bf16]) -> Vec<f32> {
-    let (m, n) = (x.len() / k, weight.len() / k);
-    let mut out = vec![0.0; m * n];
+pub(super) fn times_transposed(x: &[f32], weight: &impl Factor) -> Vec<f32> {
+    let [n, k] = weight.dims();
+    let mut out = vec![0.0; x.len() / k * n];
     let blocks = out.par_chunks_mut(ROWS * n).zip(x.par_chunks(ROWS * k));
     blocks.for_each(|(out, x)| {
-        let mut wide = vec![0.0; WIDENED_ROWS * k];
-        for (piece, rows) in weight.chunks(WIDENED_ROWS * k).enumerate() {
-            let wide = &mut wide[..rows.len()];
-            widen(rows, wide);
-            let shape = [x.len() / k, rows.len() / k];
-            let columns = MatrixMut::strided(&mut out[piece * WIDENED_ROWS..], shape, n);
+        pieces(weight, |first, n_rows, wide| {
+            let columns = MatrixMut::strided(&mut out[first..], [x.len() / k, n_rows], n);
             let wide = Matrix::new(wide, k).transposed();
             matmul(columns, Matrix::new(x, k), wide, Into::Overwrite);
-        }
+        });
     });
     out
 }
 
 /// As [`super::times`].
-pub(super) fn times(y: &[f32], k: usize, weight: &[bf16]) -> Vec<f32> {
-    let (m, n) = (y.len() / k, weight.len() / k);
-    let mut out = vec![0.0; m * n];
+pub(super) fn times(y: &[f32], weight: &impl Factor) -> Vec<f32> {
+    let [k, n] = weight.dims();
+    let mut out = vec![0.0; y.len() / k * n];
     let blocks = out.par_chunks_mut(ROWS * n).zip(y.par_chunks(ROWS * k));
     blocks.for_each(|(out, y)| {
-        let mut wide = vec![0.0; WIDENED_ROWS * n];
-        for (piece, rows) in weight.chunks(WIDENED_ROWS * n).enumerate() {
-            let wide = &mut wide[..rows.len()];
-            widen(rows, wide);
-            let shape = [y.len() / k, rows.len() / n];
-            let columns = Matrix::strided(&y[piece * WIDENED_ROWS..], shape, k);
+        pieces(weight, |first, n_rows, wide| {
+            let columns = Matrix::strided(&y[first..], [y.len() / k, n_rows], k);
             let wide = Matrix::new(wide, n);
             matmul(MatrixMut::new(out, n), columns, wide, Into::Add);
-        }
+        });
     });
     out
+}
+
+/// Widens the matrix piece by piece; `each` is given the first row of a piece, the number of its rows and their values.
+fn pieces(weight: &impl Factor, mut each: impl FnMut(usize, usize, &[f32])) {
+    let [n_rows, columns] = weight.dims();
+    let mut wide = vec![0.0; WIDENED_ROWS.min(n_rows) * columns];
+    for first in (0..n_rows).step_by(WIDENED_ROWS) {
+        let n = WIDENED_ROWS.min(n_rows - first);
+        let wide = &mut wide[..n * columns];
+        weight.widen(first..first + n, wide);
+        each(first, n, wide);
+    }
 }
