@@ -17,6 +17,8 @@ enum Kind {
     Cpu,
     #[cfg(feature = "cuda")]
     Cuda(usize),
+    #[cfg(feature = "wgpu")]
+    Wgpu,
 }
 
 /// A device was asked for that this build or this machine does not have.
@@ -31,6 +33,9 @@ pub enum DeviceError {
     NoDriver,
     #[error("there is no CUDA device {index}: the driver shows {available}")]
     NoSuchDevice { index: usize, available: usize },
+    #[cfg(feature = "wgpu")]
+    #[error("no device for wgpu found: there is no Vulkan driver, not even Mesa's lavapipe")]
+    NoVulkan,
 }
 
 impl Device {
@@ -52,6 +57,8 @@ impl Device {
             None if name == "cpu" => Ok(Self::cpu()),
             None if name == "cuda" => cuda(0),
             Some(("cuda", index)) => cuda(index.parse().map_err(|_| unknown())?),
+            #[cfg(feature = "wgpu")]
+            None if name == "wgpu" => wgpu(),
             _ => Err(unknown()),
         }
     }
@@ -65,6 +72,8 @@ impl Device {
             }
             #[cfg(feature = "cuda")]
             Kind::Cuda(index) => format!("CUDA device {index}"),
+            #[cfg(feature = "wgpu")]
+            Kind::Wgpu => "wgpu".to_owned(),
         }
     }
 
@@ -74,12 +83,14 @@ impl Device {
             Kind::Cpu => cpu_kernels(),
             #[cfg(feature = "cuda")]
             Kind::Cuda(_) => "cubecl-cuda",
+            #[cfg(feature = "wgpu")]
+            Kind::Wgpu => "cubecl-wgpu",
         };
         match (self.kind, precision) {
             (_, Precision::F32) => kernels.to_owned(),
             (Kind::Cpu, Precision::Bf16) => format!("{kernels}+bf16-{}", Kernel::detect().name()),
-            #[cfg(feature = "cuda")]
-            (Kind::Cuda(_), Precision::Bf16) => format!("{kernels}+bf16"),
+            #[cfg(feature = "cube")]
+            (_, Precision::Bf16) => format!("{kernels}+bf16"),
         }
     }
 
@@ -112,6 +123,11 @@ pub(crate) fn n_threads(device: &burn::tensor::Device) -> usize {
     }
 }
 
+/// Whether the device is the CPU, recording operations or not.
+pub(crate) fn is_cpu(device: &burn::tensor::Device) -> bool {
+    device.clone().without_autodiff() == burn::tensor::Device::flex()
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda(_index: usize) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt)
@@ -129,6 +145,19 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
             burn: burn::tensor::Device::cuda(index),
         }),
     }
+}
+
+/// As for CUDA: looks first.
+#[cfg(feature = "wgpu")]
+fn wgpu() -> Result<Device, DeviceError> {
+    let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu);
+    if devices.into_vec().is_empty() {
+        return Err(DeviceError::NoVulkan);
+    }
+    Ok(Device {
+        kind: Kind::Wgpu,
+        burn: burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+    })
 }
 
 /// Our own loops and the matrix kernels choose by the CPU's features at run time; this asks the same questions.
@@ -166,5 +195,19 @@ mod tests {
     #[test]
     fn a_build_without_cuda_says_so() {
         assert_eq!(Device::parse("cuda:0").unwrap_err(), DeviceError::NotBuilt);
+    }
+
+    /// With a driver or without one, asking for a GPU that is not there is an error and never a panic.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_driver_is_asked_before_a_device_is_opened() {
+        let error = Device::parse("cuda:4000").unwrap_err();
+        match error {
+            DeviceError::NoDriver => assert_eq!(Device::parse("cuda").unwrap_err(), error),
+            DeviceError::NoSuchDevice { index, available } => {
+                assert_eq!((index, available > 0), (4000, true));
+            }
+            _ => panic!("{error}"),
+        }
     }
 }

@@ -6,6 +6,8 @@ mod adapter;
 mod base;
 mod forward;
 mod gguf;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod oracle;
 mod parity;
 mod session;
