@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use burn::tensor::DType;
+
 use crate::ops::Kernel;
 use crate::precision::Precision;
 
@@ -91,6 +93,16 @@ impl Device {
             (Kind::Cpu, Precision::Bf16) => format!("{kernels}+bf16-{}", Kernel::detect().name()),
             #[cfg(feature = "cube")]
             (_, Precision::Bf16) => format!("{kernels}+bf16"),
+        }
+    }
+
+    /// The numbers of the activations beside matrices of `precision`.
+    pub(crate) fn activations(&self, precision: Precision) -> DType {
+        if self.kind == Kind::Cpu {
+            // Its kernels keep them wide: narrowing them would save little of its time.
+            DType::F32
+        } else {
+            precision.dtype()
         }
     }
 

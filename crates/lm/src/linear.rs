@@ -9,6 +9,7 @@ use crate::columns::{add_to_columns, join};
 use crate::device::n_threads;
 use crate::lora::{LayerLora, LoraSlot, Target};
 use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear};
+use crate::precision::cast;
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
 ///
@@ -46,7 +47,10 @@ impl Linear {
             self.adapted(input, &slots)
         };
         match &self.bias {
-            Some(bias) => y + bias.clone().unsqueeze(),
+            Some(bias) => {
+                let bias = cast(bias.clone(), y.dtype());
+                y + bias.unsqueeze()
+            }
             None => y,
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::Device;
+use crate::precision::cast;
 use crate::rng::splitmix64;
 
 /// A weight matrix of each layer that an adapter may adapt.
@@ -194,13 +195,14 @@ impl LoraSlot<'_> {
         let x = match self.dropout.filter(|dropout| dropout.rate > 0.0) {
             Some(dropout) => {
                 let mask = dropout.mask(self.module, x.dims(), self.device);
+                let mask = cast(mask, x.dtype());
                 x * mask
             }
             None => x,
         };
-        x.matmul(self.pair.a.clone())
-            .mul_scalar(self.scale)
-            .matmul(self.pair.b.clone())
+        let a = cast(self.pair.a.clone(), x.dtype());
+        let b = cast(self.pair.b.clone(), x.dtype());
+        x.matmul(a).mul_scalar(self.scale).matmul(b)
     }
 }
 

@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 
 use super::{FusedOps, is_fused, rms_norm, swiglu};
 use crate::columns::add_to_columns;
-use crate::precision::product;
+use crate::precision::{cast, product};
 
 pub(super) use graph::differentiated;
 pub(super) use kernel::{backward, forward};
@@ -133,6 +133,7 @@ fn plain(
     plan: &LoraPlan,
 ) -> Tensor<2> {
     let x = input.value();
+    let (a, b) = (cast(a, x.dtype()), cast(b.clone(), x.dtype()));
     let y = product(x.clone(), weight);
     let u = x.matmul(a).mul_scalar(plan.scale);
     let added = plan.placed().map(|part| {
