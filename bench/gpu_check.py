@@ -118,10 +118,11 @@ class Failed(Exception):
 
 
 def finish(arguments):
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+    environment = os.environ | {"RUST_BACKTRACE": "0"}
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{' '.join(map(str, arguments))}\n{done.stderr[-4000:]}", file=sys.stderr)
-        raise Failed(next(reversed(done.stderr.strip().splitlines()), f"status {done.returncode}")[:300])
+        raise Failed(" ".join(done.stderr.split())[-300:] or f"status {done.returncode}")
 
 
 def losses(steps):
