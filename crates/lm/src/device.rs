@@ -1,5 +1,8 @@
 //! Where tensors live. The only module that knows the kinds of devices.
 
+#[cfg(any(feature = "cube", test))]
+mod trial;
+
 use std::fmt;
 
 use burn::tensor::DType;
@@ -35,6 +38,13 @@ pub enum DeviceError {
     NoDriver,
     #[error("there is no CUDA device {index}: the driver shows {available}")]
     NoSuchDevice { index: usize, available: usize },
+    #[error(
+        "CUDA device {index} cannot be used: {reason} (it needs NVRTC and the headers in CUDA_PATH)"
+    )]
+    Unusable { index: usize, reason: String },
+    #[cfg(feature = "wgpu")]
+    #[error("wgpu's device cannot be used: {0}")]
+    UnusableVulkan(String),
     #[cfg(feature = "wgpu")]
     #[error("no device for wgpu found: there is no Vulkan driver, not even Mesa's lavapipe")]
     NoVulkan,
@@ -149,13 +159,20 @@ fn cuda(_index: usize) -> Result<Device, DeviceError> {
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, DeviceError> {
     let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda);
-    match devices.into_vec().len() {
-        0 => Err(DeviceError::NoDriver),
-        available if index >= available => Err(DeviceError::NoSuchDevice { index, available }),
-        _ => Ok(Device {
-            kind: Kind::Cuda(index),
-            burn: burn::tensor::Device::cuda(index),
-        }),
+    let available = devices.into_vec().len();
+    if available == 0 {
+        return Err(DeviceError::NoDriver);
+    }
+    if index >= available {
+        return Err(DeviceError::NoSuchDevice { index, available });
+    }
+    let device = Device {
+        kind: Kind::Cuda(index),
+        burn: burn::tensor::Device::cuda(index),
+    };
+    match trial::try_out(&device.burn) {
+        Ok(()) => Ok(device),
+        Err(reason) => Err(DeviceError::Unusable { index, reason }),
     }
 }
 
@@ -166,10 +183,12 @@ fn wgpu() -> Result<Device, DeviceError> {
     if devices.into_vec().is_empty() {
         return Err(DeviceError::NoVulkan);
     }
-    Ok(Device {
+    let device = Device {
         kind: Kind::Wgpu,
         burn: burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-    })
+    };
+    trial::try_out(&device.burn).map_err(DeviceError::UnusableVulkan)?;
+    Ok(device)
 }
 
 /// Our own loops and the matrix kernels choose by the CPU's features at run time; this asks the same questions.

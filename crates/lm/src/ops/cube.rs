@@ -32,12 +32,13 @@ pub(super) fn sum_over_cube(value: f32, #[comptime] units: usize) -> f32 {
     for level in 1..=comptime!(units.ilog2() as usize) {
         let half = comptime!(units >> level);
         if unit < half {
-            partial[unit] = partial[unit] + partial[unit + half];
+            partial[unit] += partial[unit + half];
         }
         sync_cube();
     }
     partial[0]
 }
 
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
+#[cfg(feature = "cuda")]
 mod cuda_source;

@@ -39,15 +39,15 @@ fn a_step_is_the_cpus() {
     let gpu = gpu();
     for changes in families() {
         let config = tiny::config(changes.clone());
-        let (on_cpu, on_gpu) = (build(&config, &Device::cpu()), build(&config, &gpu));
-        let adapter = random_adapter(&on_cpu);
+        let model = build(&config, &Device::cpu());
+        let adapter = random_adapter(&model);
         let moved = Adapter::init(adapter.config(), &config, 1, &gpu).map(|name, like| {
             let mut all = adapter.named_tensors();
             let (_, tensor) = all.find(|(found, _)| found == name).unwrap();
             tensor.clone().to_device(&like.device())
         });
-        let (losses, gradients) = step(&on_gpu, moved);
-        let (expected_losses, expected) = step(&on_cpu, adapter);
+        let (losses, gradients) = step(&build(&config, &gpu), moved);
+        let (expected_losses, expected) = step(&model, adapter);
         let difference = largest_difference(&losses, &expected_losses);
         assert!(
             difference < 1e-4,

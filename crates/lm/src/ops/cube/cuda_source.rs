@@ -50,7 +50,7 @@ macro_rules! source {
     ($target:expr, $units:expr, $kernel:ty, $($argument:expr),+) => {{
         let target = $target;
         let (device, compiler) = (target.device.clone(), target.compiler.clone());
-        let kernel = <$kernel>::new(target.settings($units), device, compiler, $($argument),+);
+        let kernel = <$kernel>::new(settings($units), device, compiler, $($argument),+);
         let (name, _) = stringify!($kernel).split_once("::").unwrap();
         (name, target.source(&kernel))
     }};
@@ -158,14 +158,14 @@ impl Target {
         ]
     }
 
-    fn settings(&self, units: usize) -> KernelSettings {
-        let cube = CubeDim::new_1d(u32::try_from(units).unwrap());
-        KernelSettings::new(cube.0, ExecutionMode::Checked, AddressType::U32)
-    }
-
     fn source(&self, kernel: &impl CubeKernel) -> String {
         let definition = define_kernel(kernel).unwrap();
         let compiled = CudaCompiler::default().compile(definition, &self.options);
         compiled.unwrap().to_string()
     }
+}
+
+fn settings(units: usize) -> KernelSettings {
+    let cube = CubeDim::new_1d(u32::try_from(units).unwrap());
+    KernelSettings::new(cube.0, ExecutionMode::Checked, AddressType::U32)
 }

@@ -1,5 +1,11 @@
 //! On a GPU: a cube for each row.
 
+#![expect(
+    clippy::used_underscore_binding,
+    reason = "the macro reads what names a kernel's numbers"
+)]
+#![expect(clippy::cast_precision_loss, reason = "widths are small")]
+
 use burn::backend::TensorMetadata;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;

@@ -1,5 +1,10 @@
 //! On a GPU: a unit for each element of the result.
 
+#![expect(
+    clippy::used_underscore_binding,
+    reason = "the macro reads what names a kernel's numbers"
+)]
+
 use burn::backend::{Shape, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
