@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -72,6 +73,7 @@ def nvidia_smi(field, index):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@functools.cache
 def base(shape):
     """A real model's file, or the folder of one of this shape with random weights, written when it is not there."""
     if shape == REAL:
