@@ -69,7 +69,12 @@ pub(super) fn agree_on_a_gpu<const N: usize, const D: usize>(
 #[cfg(feature = "wgpu")]
 pub(super) fn on_a_gpu<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     let device = Device::parse("wgpu").expect("mesa-vulkan-drivers is installed");
-    tensor.to_device(device.as_burn())
+    let tensor = tensor.to_device(device.as_burn());
+    assert!(
+        super::has_row_ops(&tensor),
+        "it would be compared with itself"
+    );
+    tensor
 }
 
 /// The result and the gradients of all inputs.
