@@ -18,6 +18,7 @@ use crate::linear::Linear;
 use crate::lora::LayerLora;
 use crate::norm::RmsNorm;
 use crate::ops::Input;
+use crate::precision::widened;
 use crate::rope::{RopeTables, Rotation};
 
 /// The attention block of one layer.
@@ -239,8 +240,8 @@ impl Heads {
         #[expect(clippy::cast_precision_loss, reason = "head_dim is at most 1024")]
         let scale = 1.0 / (self.head_dim as f64).sqrt();
         Turned {
-            q_nhe: rope.apply(q.mul_scalar(scale)),
-            k_nge: rope.apply(k),
+            q_nhe: widened(q, |q| rope.apply(q.mul_scalar(scale))),
+            k_nge: widened(k, |k| rope.apply(k)),
             v_nge,
         }
     }
@@ -310,11 +311,14 @@ pub(crate) fn attend_heads(
     mask: Option<Tensor<4>>,
 ) -> Tensor<4> {
     let scores = q.matmul(k.swap_dims(2, 3));
-    let scores = match mask {
-        Some(mask) => scores + mask,
-        None => scores,
-    };
-    activation::softmax(scores, 3).matmul(v)
+    let shares = widened(scores, |scores| {
+        let scores = match mask {
+            Some(mask) => scores + mask,
+            None => scores,
+        };
+        activation::softmax(scores, 3)
+    });
+    shares.matmul(v)
 }
 
 /// The masks of one forward pass: every layer needs the same few.

@@ -1,6 +1,11 @@
 //! Where tensors live. The only module that knows the kinds of devices.
 
+#[cfg(any(feature = "cube", test))]
+mod trial;
+
 use std::fmt;
+
+use burn::tensor::DType;
 
 use crate::ops::Kernel;
 use crate::precision::Precision;
@@ -17,6 +22,8 @@ enum Kind {
     Cpu,
     #[cfg(feature = "cuda")]
     Cuda(usize),
+    #[cfg(feature = "wgpu")]
+    Wgpu,
 }
 
 /// A device was asked for that this build or this machine does not have.
@@ -31,6 +38,16 @@ pub enum DeviceError {
     NoDriver,
     #[error("there is no CUDA device {index}: the driver shows {available}")]
     NoSuchDevice { index: usize, available: usize },
+    #[error(
+        "CUDA device {index} cannot be used: {reason} (it needs NVRTC and the headers in CUDA_PATH)"
+    )]
+    Unusable { index: usize, reason: String },
+    #[cfg(feature = "wgpu")]
+    #[error("wgpu's device cannot be used: {0}")]
+    UnusableVulkan(String),
+    #[cfg(feature = "wgpu")]
+    #[error("no device for wgpu found: there is no Vulkan driver, not even Mesa's lavapipe")]
+    NoVulkan,
 }
 
 impl Device {
@@ -52,6 +69,8 @@ impl Device {
             None if name == "cpu" => Ok(Self::cpu()),
             None if name == "cuda" => cuda(0),
             Some(("cuda", index)) => cuda(index.parse().map_err(|_| unknown())?),
+            #[cfg(feature = "wgpu")]
+            None if name == "wgpu" => wgpu(),
             _ => Err(unknown()),
         }
     }
@@ -65,6 +84,8 @@ impl Device {
             }
             #[cfg(feature = "cuda")]
             Kind::Cuda(index) => format!("CUDA device {index}"),
+            #[cfg(feature = "wgpu")]
+            Kind::Wgpu => "wgpu".to_owned(),
         }
     }
 
@@ -74,6 +95,8 @@ impl Device {
             Kind::Cpu => cpu_kernels(),
             #[cfg(feature = "cuda")]
             Kind::Cuda(_) => "cubecl-cuda",
+            #[cfg(feature = "wgpu")]
+            Kind::Wgpu => "cubecl-wgpu",
         };
         let kept = match precision {
             Precision::F32 => return kernels.to_owned(),
@@ -83,8 +106,18 @@ impl Device {
         };
         match self.kind {
             Kind::Cpu => format!("{kernels}+{kept}-{}", Kernel::detect().name()),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(_) => format!("{kernels}+{kept}"),
+            #[cfg(feature = "cube")]
+            _ => format!("{kernels}+{kept}"),
+        }
+    }
+
+    /// The numbers of the activations beside matrices of `precision`.
+    pub(crate) fn activations(&self, precision: Precision) -> DType {
+        match precision {
+            Precision::F32 => DType::F32,
+            // The CPU's kernels keep them wide: narrowing them would save little of its time.
+            _ if self.kind == Kind::Cpu => DType::F32,
+            Precision::Bf16 | Precision::Nf4 | Precision::Gguf => DType::BF16,
         }
     }
 
@@ -125,6 +158,11 @@ pub(crate) fn n_threads(device: &burn::tensor::Device) -> usize {
     }
 }
 
+/// Whether the device is the CPU, recording operations or not.
+pub(crate) fn is_cpu(device: &burn::tensor::Device) -> bool {
+    device.clone().without_autodiff() == burn::tensor::Device::flex()
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda(_index: usize) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt)
@@ -134,14 +172,36 @@ fn cuda(_index: usize) -> Result<Device, DeviceError> {
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, DeviceError> {
     let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Cuda);
-    match devices.into_vec().len() {
-        0 => Err(DeviceError::NoDriver),
-        available if index >= available => Err(DeviceError::NoSuchDevice { index, available }),
-        _ => Ok(Device {
-            kind: Kind::Cuda(index),
-            burn: burn::tensor::Device::cuda(index),
-        }),
+    let available = devices.into_vec().len();
+    if available == 0 {
+        return Err(DeviceError::NoDriver);
     }
+    if index >= available {
+        return Err(DeviceError::NoSuchDevice { index, available });
+    }
+    let device = Device {
+        kind: Kind::Cuda(index),
+        burn: burn::tensor::Device::cuda(index),
+    };
+    match trial::try_out(&device.burn) {
+        Ok(()) => Ok(device),
+        Err(reason) => Err(DeviceError::Unusable { index, reason }),
+    }
+}
+
+/// As for CUDA: looks first.
+#[cfg(feature = "wgpu")]
+fn wgpu() -> Result<Device, DeviceError> {
+    let devices = burn::tensor::Device::enumerate(burn::tensor::DeviceType::Wgpu);
+    if devices.into_vec().is_empty() {
+        return Err(DeviceError::NoVulkan);
+    }
+    let device = Device {
+        kind: Kind::Wgpu,
+        burn: burn::tensor::Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+    };
+    trial::try_out(&device.burn).map_err(DeviceError::UnusableVulkan)?;
+    Ok(device)
 }
 
 /// Our own loops and the matrix kernels choose by the CPU's features at run time; this asks the same questions.
@@ -179,5 +239,19 @@ mod tests {
     #[test]
     fn a_build_without_cuda_says_so() {
         assert_eq!(Device::parse("cuda:0").unwrap_err(), DeviceError::NotBuilt);
+    }
+
+    /// With a driver or without one, asking for a GPU that is not there is an error and never a panic.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_driver_is_asked_before_a_device_is_opened() {
+        let error = Device::parse("cuda:4000").unwrap_err();
+        match error {
+            DeviceError::NoDriver => assert_eq!(Device::parse("cuda").unwrap_err(), error),
+            DeviceError::NoSuchDevice { index, available } => {
+                assert_eq!((index, available > 0), (4000, true));
+            }
+            _ => panic!("{error}"),
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::device::n_threads;
 use crate::dora::RowSquares;
 use crate::lora::{LayerLora, LoraSlot, Target};
 use crate::ops::{Input, LoraPart, LoraPlan, linear, lora_linear, scale_columns};
+use crate::precision::cast;
 use crate::weight::Weight;
 
 /// `y = x·Wᵀ + bias`, the rows of W being those of its parts one below the other, each as Hugging Face stores it.
@@ -49,7 +50,10 @@ impl Linear {
             self.adapted(input, &slots)
         };
         match &self.bias {
-            Some(bias) => y + bias.clone().unsqueeze(),
+            Some(bias) => {
+                let bias = cast(bias.clone(), y.dtype());
+                y + bias.unsqueeze()
+            }
             None => y,
         }
     }

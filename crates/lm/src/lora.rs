@@ -8,6 +8,7 @@ use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dora::KnownNorms;
+use crate::precision::cast;
 use crate::rng::splitmix64;
 
 /// A weight matrix of each layer that an adapter may adapt.
@@ -202,6 +203,7 @@ impl LoraSlot<'_> {
         match self.dropout.filter(|dropout| dropout.rate > 0.0) {
             Some(dropout) => {
                 let mask = dropout.mask(self.module, x.dims(), self.device);
+                let mask = cast(mask, x.dtype());
                 x * mask
             }
             None => x,
@@ -210,9 +212,9 @@ impl LoraSlot<'_> {
 
     /// `scale · (x·A)·B`. The small product is scaled, not the wide one.
     pub(crate) fn update(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.pair.a.clone())
-            .mul_scalar(self.scale)
-            .matmul(self.pair.b.clone())
+        let a = cast(self.pair.a.clone(), x.dtype());
+        let b = cast(self.pair.b.clone(), x.dtype());
+        x.matmul(a).mul_scalar(self.scale).matmul(b)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The operations that a training step spends its time in, behind one extension of burn's backends.
 //!
 //! Each file holds one: first the function that the model calls, then `plain`, a composition of tensor operations that
-//! runs on every device and is the definition, then what runs on the CPU instead, its backward pass written by hand.
-//! Tests hold the two together, values and gradients. Weights are frozen but for those of `learned`.
+//! runs on every device and is the definition, then what runs on the CPU instead, its backward pass written by hand. The
+//! operations of [`row_ops`] have a file `cube.rs` beside them with what runs on GPUs. Tests hold all of them together,
+//! values and gradients. Weights are frozen but for those of `learned`.
 
 #![expect(clippy::many_single_char_names, reason = "the equations' own names")]
 #![expect(
@@ -13,6 +14,8 @@
 mod attention;
 pub(crate) mod cpu;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod frozen;
 mod graph;
 mod kl_divergence;
@@ -20,6 +23,7 @@ mod learned;
 mod linear;
 mod lora_linear;
 mod rms_norm;
+mod row_ops;
 mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,9 +34,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::attention::RaggedAttention;
+use crate::device::is_cpu;
 use crate::profile::{Part, measure};
 
 pub(crate) use attention::attention;
@@ -46,23 +51,23 @@ pub(crate) use lora_linear::{Input, LoraPart, LoraPlan, LoraState, Source, lora_
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use swiglu::swiglu;
 
-/// Whether the tensor lives where the fused operations run.
+/// Whether the CPU's operations take the tensor: they know no other activations than f32.
 fn is_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
     #[cfg(test)]
     if testing::is_plain() {
         return false;
     }
-    tensor.device().without_autodiff() == burn::tensor::Device::flex()
+    is_cpu(&tensor.device()) && tensor.dtype() == DType::F32
 }
 
-/// The fused operations, as the functions of about the same names define them.
+/// Whether the operations of [`row_ops`] take the tensor.
+fn has_row_ops<const D: usize>(tensor: &Tensor<D>) -> bool {
+    is_fused(tensor) || (cfg!(feature = "cube") && !is_cpu(&tensor.device()))
+}
+
+/// The operations that are fused on the CPU alone, as the functions of about the same names define them.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait FusedOps: Backend {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32)
-    -> FloatTensor<Self>;
-
-    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self>;
-
     fn ragged_attention(qkv: FloatTensor<Self>, plan: Arc<RaggedAttention>) -> FloatTensor<Self>;
 
     fn frozen_linear(
@@ -105,18 +110,6 @@ pub(crate) trait FusedOps: Backend {
 
 /// What the backward passes are made of. No graph is recorded over these.
 pub(crate) trait FusedGradients: Backend {
-    fn rms_norm_backward(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    fn swiglu_backward(
-        gate_up: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
     fn ragged_attention_backward(
         qkv: FloatTensor<Self>,
         plan: Arc<RaggedAttention>,
@@ -162,14 +155,6 @@ pub(crate) trait FusedGradients: Backend {
 }
 
 impl FusedOps for Flex {
-    fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
-        rms_norm::forward(&x, &weight, epsilon)
-    }
-
-    fn swiglu(gate_up: FlexTensor) -> FlexTensor {
-        swiglu::forward(&gate_up)
-    }
-
     fn ragged_attention(qkv: FlexTensor, plan: Arc<RaggedAttention>) -> FlexTensor {
         measure(Part::Attention, || attention::forward(&qkv, &plan))
     }
@@ -223,19 +208,6 @@ impl FusedOps for Flex {
 }
 
 impl FusedGradients for Flex {
-    fn rms_norm_backward(
-        x: FlexTensor,
-        weight: FlexTensor,
-        epsilon: f32,
-        gradient: FlexTensor,
-    ) -> FlexTensor {
-        rms_norm::backward(&x, &weight, epsilon, &gradient)
-    }
-
-    fn swiglu_backward(gate_up: FlexTensor, gradient: FlexTensor) -> FlexTensor {
-        swiglu::backward(&gate_up, &gradient)
-    }
-
     fn ragged_attention_backward(
         qkv: FlexTensor,
         plan: Arc<RaggedAttention>,
@@ -284,18 +256,6 @@ impl FusedGradients for Flex {
 }
 
 impl<B: FusedOps + FusedGradients, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
-    fn rms_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        rms_norm::differentiated::<B, C>(x, weight, epsilon)
-    }
-
-    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
-        swiglu::differentiated::<B, C>(gate_up)
-    }
-
     fn ragged_attention(qkv: FloatTensor<Self>, plan: Arc<RaggedAttention>) -> FloatTensor<Self> {
         attention::differentiated::<B, C>(qkv, plan)
     }

@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Tensor};
 
-/// What the base model's matrices are kept in. All sums, the activations, norms and the adapter are 32-bit in any case.
+/// What the base model's matrices are kept in and, on GPUs, the activations. All sums, norms, losses, the adapter and what
+/// trains it are 32-bit in any case; on the CPU the activations are too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 32-bit floats.
@@ -17,18 +18,27 @@ pub enum Precision {
     Gguf,
 }
 
-/// `x·Wᵀ` in W's own numbers, the result in x's: how devices without a kernel for it mix the two.
+/// `x·Wᵀ` in W's own numbers, the result in x's: how the two mix where no kernel of ours does it.
 pub(crate) fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let weight_t = weight.clone().transpose();
     let (from, to) = (x.dtype(), weight.dtype());
-    if from == to {
-        return x.matmul(weight_t);
-    }
     cast(cast(x, to).matmul(weight_t), from)
 }
 
+/// `f` of the tensor in 32-bit numbers, the result in the tensor's own.
+pub(crate) fn widened<const D: usize>(
+    x: Tensor<D>,
+    f: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    let own = x.dtype();
+    cast(f(cast(x, DType::F32)), own)
+}
+
 /// The tensor in numbers of type `to`.
-pub(crate) fn cast(x: Tensor<2>, to: DType) -> Tensor<2> {
+pub(crate) fn cast<const D: usize>(x: Tensor<D>, to: DType) -> Tensor<D> {
+    if x.dtype() == to {
+        return x;
+    }
     match to {
         DType::BF16 => x.cast(burn::tensor::FloatDType::BF16),
         _ => x.cast(burn::tensor::FloatDType::F32),

@@ -174,9 +174,9 @@ impl KeyValueCache {
 fn append(cache: Option<Tensor<4>>, start: usize, new: Tensor<3>) -> Tensor<4> {
     let [n_new, n_heads, head_dim] = new.dims();
     let end = start + n_new;
-    let device = new.device();
+    let like = (&new.device(), new.dtype());
     let new = new.swap_dims(0, 1).unsqueeze::<4>();
-    let room = |capacity| Tensor::<4>::zeros([1, n_heads, capacity, head_dim], &device);
+    let room = |capacity| Tensor::<4>::zeros([1, n_heads, capacity, head_dim], like);
     let cache = match cache {
         None => room(end.next_power_of_two().max(FIRST_CAPACITY)),
         Some(cache) if cache.dims()[2] >= end => cache,

@@ -12,6 +12,7 @@ use crate::gguf::tokenizer_document::{self, PreTokenizer, Vocabulary};
 use crate::safetensors_file::write_header;
 
 mod gguf_writer;
+pub mod random_base;
 mod tiny_tokenizer;
 
 pub use gguf_writer::{GgufWriter, MetadataValue};
@@ -41,7 +42,6 @@ pub fn write_tiny_base(dir: &Path, seed: u64) {
     let write = |name: &str, bytes: &[u8]| {
         fs::write(dir.join(name), bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
     };
-    let pretty = |value: &Value| serde_json::to_vec_pretty(value).expect("values serialise");
     write("config.json", &pretty(&tiny_config()));
     write(
         "generation_config.json",
@@ -53,6 +53,10 @@ pub fn write_tiny_base(dir: &Path, seed: u64) {
         "model.safetensors",
         &owned_safetensors_bytes(&tiny_tensors(seed)),
     );
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("values serialise")
 }
 
 /// Writes the model of [`write_tiny_base`] as one GGUF file, with q and k rows in GGUF's order.

@@ -11,7 +11,7 @@ mod weights;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::adapter::Adapter;
 use crate::attention::{Attention, RaggedAttention};
@@ -22,7 +22,7 @@ use crate::linear::{Linear, Part, project};
 use crate::lora::{Dropout, LayerLora, Target};
 use crate::norm::RmsNorm;
 use crate::ops::{Input, attention, cross_entropy, kl_divergence};
-use crate::precision::Precision;
+use crate::precision::{Precision, cast};
 use crate::session::Session;
 use crate::weight::Weight;
 
@@ -32,6 +32,8 @@ pub struct CausalLm {
     config: Arc<ModelConfig>,
     device: Device,
     precision: Precision,
+    /// The numbers of all that flows from layer to layer.
+    activations: DType,
     /// `[vocab, d_model]`
     embedding: Weight,
     layers: Arc<[Layer]>,
@@ -96,6 +98,7 @@ impl CausalLm {
             config: self.config.clone(),
             device: self.device.autodiff(),
             precision: self.precision,
+            activations: self.activations,
             embedding: self.embedding.autodiff(),
             layers: self.layers.iter().map(Layer::autodiff).collect(),
             norm: self.norm.autodiff(),
@@ -129,7 +132,7 @@ impl CausalLm {
     /// # Shapes
     /// `hidden`: `[n, d_model]`, any rows of [`Self::hidden`]'s result; returns `[n, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        project(hidden, &self.head)
+        cast(project(hidden, &self.head), DType::F32)
     }
 
     /// How well each row of `hidden` predicts its target: the negative log-likelihood in nats, and
@@ -216,7 +219,10 @@ impl CausalLm {
             ids.iter().all(in_vocabulary),
             "token ids must be in the vocabulary"
         );
-        self.embedding.select(ids, self.device.as_burn())
+        cast(
+            self.embedding.select(ids, self.device.as_burn()),
+            self.activations,
+        )
     }
 }
 
@@ -287,5 +293,85 @@ impl Mlp {
     fn forward(&self, input: Input, lora: LayerLora<'_>) -> Tensor<2> {
         let gate_up = self.gate_up.forward(input, lora);
         self.down.forward(Input::Gated(gate_up), lora)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::BaseFiles;
+    use crate::lora::{LoraConfig, Target};
+
+    /// A model in bf16 on the CPU, whose activations are wide, and the same with narrow ones as on a GPU.
+    fn wide_and_narrow() -> [CausalLm; 2] {
+        let dir = tempfile::TempDir::new().unwrap();
+        crate::testing::write_tiny_base(dir.path(), 5);
+        let files = BaseFiles::open(dir.path()).unwrap();
+        let wide = files.load(&Device::cpu(), Precision::Bf16).unwrap();
+        let activations = DType::BF16;
+        let narrow = CausalLm {
+            activations,
+            ..wide.clone()
+        };
+        [wide, narrow]
+    }
+
+    fn adapter(model: &CausalLm) -> Adapter {
+        let config = LoraConfig {
+            rank: 4,
+            alpha: 8.0,
+            use_rslora: false,
+            use_dora: false,
+            dropout: 0.0,
+            target_modules: Target::ALL.to_vec(),
+        };
+        let adapter = Adapter::init(&config, &model, 1);
+        // A factor that is zero at first, as those that are not.
+        adapter.map(|name, tensor| tensor + if name.contains("lora_B") { 0.02 } else { 0.0 })
+    }
+
+    /// The loss, and of every tensor of the adapter its gradient.
+    fn step(model: &CausalLm, dropout: Option<&Dropout>) -> (f32, Vec<Tensor<2>>) {
+        let adapter = adapter(model).require_grad();
+        let batch = Ragged::from_rows([&[40, 41, 42, 43][..], &[50, 51, 52]]);
+        let targets: Arc<[u32]> = (41..48).collect();
+        let graph_model = model.autodiff();
+        let hidden = graph_model.hidden(&batch, Some(&adapter), dropout);
+        let losses = graph_model.cross_entropy(hidden, &targets);
+        let loss = losses.narrow(1, 0, 1).sum();
+        let graph = loss.clone().backward();
+        let gradients = adapter.named_tensors();
+        let gradients = gradients.map(|(_, tensor)| tensor.grad(&graph).unwrap());
+        (loss.into_scalar::<f32>(), gradients.collect())
+    }
+
+    #[test]
+    fn narrow_activations_change_losses_and_gradients_by_no_more_than_their_rounding() {
+        let dropped = Dropout { rate: 0.1, key: 9 };
+        for dropout in [None, Some(&dropped)] {
+            let [(wide, expected), (narrow, found)] =
+                wide_and_narrow().map(|model| step(&model, dropout));
+            assert!(wide.to_bits() != narrow.to_bits(), "nothing was narrow");
+            assert!((wide / narrow - 1.0).abs() < 1e-2, "{narrow}, not {wide}");
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert_eq!(found.dtype(), DType::F32, "what trains is wide");
+                let size = |tensor: Tensor<2>| tensor.square().sum().into_scalar::<f32>().sqrt();
+                let error = size(found - expected.clone()) / size(expected);
+                assert!(error < 0.05, "a gradient is off by {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_with_narrow_activations_gives_wide_scores() {
+        let [wide, narrow] = wide_and_narrow().map(|model| {
+            let mut session = model.session();
+            session.feed(&[40, 41, 42], None).unwrap();
+            session.feed(&[43], None).unwrap()
+        });
+        for (wide, narrow) in wide.iter().zip(&narrow) {
+            assert!((wide - narrow).abs() < 0.1, "{narrow}, not {wide}");
+        }
+        assert_ne!(wide, narrow, "nothing was narrow");
     }
 }

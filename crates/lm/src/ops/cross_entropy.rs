@@ -11,7 +11,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch, Flex};
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::cpu::vector::{exp, max, sum, vectorized};
@@ -19,6 +19,7 @@ use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
 use super::graph::unary;
 use super::{Frozen, FusedGradients, FusedOps, is_fused, learned};
+use crate::precision::cast;
 use crate::weight::Weight;
 
 /// Rows whose scores exist at once.
@@ -48,7 +49,7 @@ fn plain(hidden: Tensor<2>, head: &Weight, targets: &[u32]) -> Tensor<2> {
     let n = targets.len();
     let ids: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [n, 1]), &hidden.device());
-    let logits = head.product(hidden);
+    let logits = cast(head.product(hidden), DType::F32);
     let is_best = logits.clone().argmax(1).equal(ids.clone()).float();
     let nll = activation::log_softmax(logits, 1).gather(1, ids).neg();
     Tensor::cat(vec![nll, is_best.detach()], 1)

@@ -8,7 +8,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 use rayon::prelude::*;
 
 use super::cpu::vector::{exp, max, vectorized};
@@ -17,6 +17,7 @@ use super::cpu::{dims, tensor, values};
 use super::cross_entropy::{ROWS, softmax};
 use super::graph::unary;
 use super::{Frozen, is_fused};
+use crate::precision::cast;
 use crate::profile::{Part, measure};
 use crate::weight::Weight;
 
@@ -38,8 +39,8 @@ pub(crate) fn kl_divergence(hidden: Tensor<2>, reference: Tensor<2>, head: &Weig
 
 /// The definition.
 fn plain(hidden: Tensor<2>, reference: Tensor<2>, head: &Weight) -> Tensor<2> {
-    let log_q = activation::log_softmax(head.product(hidden), 1);
-    let log_p = activation::log_softmax(head.product(reference), 1).detach();
+    let log_softmax = |x| activation::log_softmax(cast(head.product(x), DType::F32), 1);
+    let (log_q, log_p) = (log_softmax(hidden), log_softmax(reference).detach());
     (log_p.clone().exp() * (log_p - log_q)).sum_dim(1)
 }
 

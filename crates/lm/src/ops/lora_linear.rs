@@ -14,6 +14,7 @@ use burn::tensor::Tensor;
 
 use super::{Frozen, FusedOps, is_fused, rms_norm, swiglu};
 use crate::columns::add_to_columns;
+use crate::precision::cast;
 use crate::weight::Weight;
 
 pub(super) use graph::differentiated;
@@ -128,6 +129,7 @@ pub(crate) fn lora_linear(
 /// The definition.
 fn plain(input: Input, weight: &Weight, a: Tensor<2>, b: &Tensor<1>, plan: &LoraPlan) -> Tensor<2> {
     let x = input.value();
+    let (a, b) = (cast(a, x.dtype()), cast(b.clone(), x.dtype()));
     let y = weight.product(x.clone());
     let u = x.matmul(a).mul_scalar(plan.scale);
     let added = plan.placed().map(|part| {

@@ -1,5 +1,8 @@
 //! Root-mean-square normalisation (Zhang & Sennrich 2019).
 
+#[cfg(feature = "cube")]
+pub(super) mod cube;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -9,7 +12,9 @@ use burn::tensor::Tensor;
 use super::cpu::vector::{dot, vectorized};
 use super::cpu::{rows, tensor, values};
 use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused, learned};
+use super::row_ops::{RowGradients, RowOps};
+use super::{has_row_ops, is_fused, learned};
+use crate::precision::widened;
 use crate::profile::{Part, measure};
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension.
@@ -21,7 +26,7 @@ pub(crate) fn rms_norm<const D: usize>(
     weight: &Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    if !is_fused(&x) {
+    if !has_row_ops(&x) || (learned::learns(weight) && !is_fused(&x)) {
         return plain(x, weight, epsilon);
     }
     #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
@@ -35,9 +40,11 @@ pub(crate) fn rms_norm<const D: usize>(
 
 /// The definition.
 fn plain<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
-    let mean_square = x.clone().square().mean_dim(D - 1);
-    let rms = mean_square.add_scalar(epsilon).sqrt();
-    x / rms * weight.clone().unsqueeze()
+    widened(x, |x| {
+        let mean_square = x.clone().square().mean_dim(D - 1);
+        let rms = mean_square.add_scalar(epsilon).sqrt();
+        x / rms * weight.clone().unsqueeze()
+    })
 }
 
 pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
@@ -115,7 +122,7 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+pub(super) fn differentiated<B: RowOps + RowGradients, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     weight: FloatTensor<Autodiff<B, C>>,
     epsilon: f32,
@@ -146,5 +153,28 @@ mod tests {
                 |[x]| plain(x, &weight, 1e-5),
             );
         }
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn on_a_gpu_it_is_the_plain_one() {
+        use super::super::testing::{agree_on_a_gpu, on_a_gpu};
+
+        // The widest grid has 65535 cubes in a row, and a cube 256 units.
+        for [rows, width] in [[1, 16], [5, 48], [300, 576], [7, 33], [70_000, 5]] {
+            let weight = on_a_gpu(random::<1>("weight", [width])).autodiff();
+            agree_on_a_gpu(
+                [random::<2>("x", [rows, width])],
+                |[x]| rms_norm(x, &weight, 1e-5),
+                |[x]| plain(x, &weight, 1e-5),
+            );
+        }
+        let weight = on_a_gpu(random::<1>("weight", [30])).autodiff();
+        let heads = |x: Tensor<2>| x.transpose().reshape([4, 5, 30]);
+        agree_on_a_gpu(
+            [random("x", [30, 20])],
+            |[x]| rms_norm(heads(x), &weight, 1e-5),
+            |[x]| plain(heads(x), &weight, 1e-5),
+        );
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Legend: n tokens, f the block's inner width.
 
+#[cfg(feature = "cube")]
+pub(super) mod cube;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -11,7 +14,9 @@ use burn::tensor::{Tensor, activation};
 use super::cpu::vector::{exp, vectorized};
 use super::cpu::{dims, rows, tensor, values};
 use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused};
+use super::has_row_ops;
+use super::row_ops::{RowGradients, RowOps};
+use crate::precision::widened;
 use crate::profile::{Part, measure};
 
 /// `silu(gate) · up`, the two side by side in one tensor as one product gives them.
@@ -19,7 +24,7 @@ use crate::profile::{Part, measure};
 /// # Shapes
 /// `gate_up`: `[n, 2f]`; returns `[n, f]`.
 pub(crate) fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
-    if is_fused(&gate_up) {
+    if has_row_ops(&gate_up) {
         Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch()))
     } else {
         plain(gate_up)
@@ -29,9 +34,11 @@ pub(crate) fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
 /// The definition.
 fn plain(gate_up: Tensor<2>) -> Tensor<2> {
     let width = gate_up.dims()[1] / 2;
-    let gate = gate_up.clone().narrow(1, 0, width);
-    let up = gate_up.narrow(1, width, width);
-    activation::silu(gate) * up
+    widened(gate_up, |gate_up| {
+        let gate = gate_up.clone().narrow(1, 0, width);
+        let up = gate_up.narrow(1, width, width);
+        activation::silu(gate) * up
+    })
 }
 
 pub(super) fn forward(gate_up: &FlexTensor) -> FlexTensor {
@@ -87,7 +94,7 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
+pub(super) fn differentiated<B: RowOps + RowGradients, C: CheckpointStrategy>(
     gate_up: FloatTensor<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     unary::<B, C, _>(
@@ -111,5 +118,23 @@ mod tests {
             let gate_up = random::<2>("gate_up", [rows, width]).mul_scalar(9.0);
             agree([gate_up], |[x]| swiglu(x), |[x]| plain(x));
         }
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn on_a_gpu_it_is_the_plain_one() {
+        use super::super::testing::agree_on_a_gpu;
+
+        for [rows, width] in [[1, 2], [5, 96], [300, 3072], [7, 34]] {
+            let gate_up = random::<2>("gate_up", [rows, width]).mul_scalar(9.0);
+            agree_on_a_gpu([gate_up], |[x]| swiglu(x), |[x]| plain(x));
+        }
+        // Not row by row in memory, and so large that an exponential overflows.
+        let gate_up = random::<2>("gate_up", [64, 9]).mul_scalar(200.0);
+        agree_on_a_gpu(
+            [gate_up],
+            |[x]| swiglu(x.transpose()),
+            |[x]| plain(x.transpose()),
+        );
     }
 }

@@ -62,29 +62,74 @@ pub(super) fn agree_within<const N: usize, const D: usize>(
     fused: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
     plain: impl Fn([Tensor<2>; N]) -> Tensor<D> + Sync,
 ) {
-    let run = |f: &(dyn Fn([Tensor<2>; N]) -> Tensor<D> + Sync)| {
-        let leaves = inputs.clone().map(|input| input.autodiff().require_grad());
-        let out = f(leaves.clone());
-        let upstream = random::<D>("upstream", out.dims()).autodiff();
-        let graph = (out.clone() * upstream).sum().backward();
-        let gradients = leaves.map(|leaf| numbers(leaf.grad(&graph).unwrap()));
-        (numbers(out.inner()), gradients)
-    };
-    let (found, expected) = (run(&fused), run(&plain));
-    close("the result", bound, &found.0, &expected.0);
-    for (input, (found, expected)) in found.1.iter().zip(&expected.1).enumerate() {
-        close(
-            &format!("the gradient of input {input}"),
-            bound,
-            found,
-            expected,
-        );
-    }
+    let found = both_agree(bound, &inputs, &fused, &plain);
     for n_threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
-        let with_pool = pool.build().unwrap().install(|| run(&fused));
+        let with_pool = pool.build().unwrap().install(|| run(&inputs, &fused));
         assert_eq!(with_pool, found, "with {n_threads} threads");
     }
+    without_a_graph(inputs, fused, &found);
+}
+
+/// As [`agree`], with the inputs where our kernels for GPUs run.
+#[cfg(feature = "wgpu")]
+pub(super) fn agree_on_a_gpu<const N: usize, const D: usize>(
+    inputs: [Tensor<2>; N],
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    plain: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+) {
+    let inputs = inputs.map(on_a_gpu);
+    let found = both_agree(2e-5, &inputs, &fused, &plain);
+    without_a_graph(inputs, fused, &found);
+}
+
+/// The tensor on the GPU, or on what takes its place: with Mesa's lavapipe a CPU can.
+#[cfg(feature = "wgpu")]
+pub(super) fn on_a_gpu<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    let device = Device::parse("wgpu").expect("mesa-vulkan-drivers is installed");
+    let tensor = tensor.to_device(device.as_burn());
+    assert!(
+        super::has_row_ops(&tensor),
+        "it would be compared with itself"
+    );
+    tensor
+}
+
+/// The result and the gradients of all inputs.
+type Found<const N: usize> = (Vec<f32>, [Vec<f32>; N]);
+
+fn run<const N: usize, const D: usize>(
+    inputs: &[Tensor<2>; N],
+    f: &impl Fn([Tensor<2>; N]) -> Tensor<D>,
+) -> Found<N> {
+    let leaves = inputs.clone().map(|input| input.autodiff().require_grad());
+    let out = f(leaves.clone());
+    let upstream = random::<D>("upstream", out.dims()).to_device(&inputs[0].device());
+    let graph = (out.clone() * upstream.autodiff()).sum().backward();
+    let gradients = leaves.map(|leaf| numbers(leaf.grad(&graph).unwrap()));
+    (numbers(out.inner()), gradients)
+}
+
+fn both_agree<const N: usize, const D: usize>(
+    bound: f32,
+    inputs: &[Tensor<2>; N],
+    fused: &impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    plain: &impl Fn([Tensor<2>; N]) -> Tensor<D>,
+) -> Found<N> {
+    let (found, expected) = (run(inputs, fused), run(inputs, plain));
+    close("the result", bound, &found.0, &expected.0);
+    for (input, (found, expected)) in found.1.iter().zip(&expected.1).enumerate() {
+        let what = format!("the gradient of input {input}");
+        close(&what, bound, found, expected);
+    }
+    found
+}
+
+fn without_a_graph<const N: usize, const D: usize>(
+    inputs: [Tensor<2>; N],
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<D>,
+    found: &Found<N>,
+) {
     let untracked = numbers(fused(inputs.map(Tensor::autodiff)).inner());
     assert_eq!(untracked, found.0, "without a graph");
 }

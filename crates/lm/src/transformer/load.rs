@@ -55,6 +55,7 @@ impl CausalLm {
             config: Arc::new(config.clone()),
             device: device.clone(),
             precision,
+            activations: device.activations(precision),
             embedding,
             layers,
             norm,

@@ -8,6 +8,8 @@ mod dora;
 mod forward;
 mod full;
 mod gguf;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod oracle;
 mod parity;
 mod quantised;
