@@ -14,7 +14,8 @@ use crate::safetensors_file::write_header;
 mod gguf_writer;
 mod tiny_tokenizer;
 
-pub use gguf_writer::{GgufWriter, MetadataValue};
+pub use crate::gguf::MetadataValue;
+pub use gguf_writer::GgufWriter;
 
 /// A tensor as the writers take it: name, shape, values row by row.
 pub type NamedTensor = (String, Vec<usize>, Vec<f32>);

@@ -10,7 +10,6 @@ use anyhow::{Context, bail};
 use dataset::Limits;
 use domain::auto::Facts;
 use domain::{Hyperparameters, TrainingConfig};
-use lm::base::BaseFiles;
 use lm::device::Device;
 use lm::{Adapter, CausalLm};
 use text::TextModel;
@@ -19,6 +18,7 @@ use training::{Rows, Run, checkpoint};
 
 use self::output::{Output, Summary};
 use self::progress::Progress;
+use crate::models;
 
 /// Arguments of `attune train`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let asked = read_settings(args.config.as_deref())?;
     let device = Device::parse(&args.device).context("--device")?;
-    let files = open_base(args)?;
+    let files = models::open_local(&args.model, args.data_dir.as_deref())?;
     let text = TextModel::from_parts(
         files.tokenizer_json(),
         files.tokenizer_config_json(),
@@ -136,16 +136,6 @@ fn read_settings(path: Option<&Path>) -> anyhow::Result<Hyperparameters> {
     let value =
         serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     Hyperparameters::parse("", &value).with_context(|| path.display().to_string())
-}
-
-fn open_base(args: &TrainArgs) -> anyhow::Result<BaseFiles> {
-    let path = Path::new(&args.model);
-    let path = if path.exists() {
-        path.to_owned()
-    } else {
-        crate::models::local_copy(&args.model, args.data_dir.as_deref())?
-    };
-    BaseFiles::open(&path).with_context(|| format!("cannot open the base model {}", args.model))
 }
 
 fn start(

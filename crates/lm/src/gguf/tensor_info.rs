@@ -8,7 +8,7 @@ use crate::error::LoadError;
 
 /// A storage type that we can turn into f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TensorType {
+pub(crate) enum TensorType {
     F32,
     F16,
     Bf16,
@@ -71,8 +71,25 @@ impl TensorType {
         })
     }
 
+    /// The type's code in a file.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
+            Self::Bf16 => 30,
+        }
+    }
+
     /// Values per block.
-    pub(super) fn block_len(self) -> usize {
+    pub(crate) fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
@@ -81,7 +98,7 @@ impl TensorType {
     }
 
     /// Bytes per block.
-    pub(super) fn block_bytes(self) -> usize {
+    pub(crate) fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
@@ -98,7 +115,7 @@ impl TensorType {
 
     /// Bytes of a tensor of this type; `None` when it overflows or a row is no whole number of
     /// blocks.
-    pub(super) fn size_bytes(self, shape: &[usize]) -> Option<u64> {
+    pub(crate) fn size_bytes(self, shape: &[usize]) -> Option<u64> {
         if !shape.last()?.is_multiple_of(self.block_len()) {
             return None;
         }

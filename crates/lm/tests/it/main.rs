@@ -4,6 +4,7 @@
 
 mod adapter;
 mod base;
+mod export;
 mod forward;
 mod gguf;
 mod oracle;
