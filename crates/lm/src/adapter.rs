@@ -1,6 +1,7 @@
 //! An adapter as a value: the LoRA factors, and DoRA magnitudes, of every adapted matrix, under PEFT's names.
 
 pub(crate) mod files;
+mod gguf_file;
 
 use burn::tensor::Tensor;
 use burn::tensor::TensorData;
@@ -167,6 +168,14 @@ impl Adapter {
 
     pub(crate) fn pair(&self, layer: usize, target: Target) -> Option<&LoraPair> {
         self.layers.get(layer)?[target.index()].as_ref()
+    }
+
+    /// All adapted matrices with their factors, by layer, then module.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, Target, &LoraPair)> {
+        self.layers.iter().enumerate().flat_map(|(layer, pairs)| {
+            let pairs = Target::ALL.into_iter().zip(pairs);
+            pairs.filter_map(move |(target, pair)| Some((layer, target, pair.as_ref()?)))
+        })
     }
 
     fn build<E>(

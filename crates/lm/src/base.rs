@@ -13,12 +13,16 @@ use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::error::LoadError;
 use crate::gguf::GgufSource;
+use crate::learned::Learned;
+use crate::lora::Target;
+use crate::merge::Merged;
 use crate::precision::Precision;
-use crate::safetensors_file::SafetensorsSource;
+use crate::safetensors_file::{Dtype, SafetensorsSource};
 use crate::transformer::CausalLm;
 use crate::weights::WeightSource;
 
 mod export;
+mod export_gguf;
 mod fingerprint;
 
 /// The model's sizes and kind.
@@ -222,6 +226,22 @@ impl BaseFiles {
         &self.weight_files
     }
 
+    /// What the matrices are stored in; f16 when they are quantised. What an export is written in when
+    /// nothing else is asked for.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, or their type is not supported.
+    pub fn dtype(&self) -> Result<Dtype, LoadError> {
+        let source = self.source()?;
+        // Embeddings and norms are often kept in another type than the rest.
+        let name = Target::Q.weight_name(0);
+        let dtype = match &source {
+            Source::Safetensors(source) => source.dtype(&name),
+            Source::Gguf(source) => source.dtype(&name),
+        };
+        dtype.ok_or(LoadError::MissingTensor(name))
+    }
+
     /// How the weights are stored.
     pub fn weight_format(&self) -> WeightFormat {
         self.format
@@ -266,6 +286,19 @@ impl Source {
             Self::Safetensors(source) => source.tensors(),
             Self::Gguf(source) => source.tensors(),
         }
+    }
+}
+
+/// Lets `read` see the weights of `source`, with `adapter` in them if there is one.
+fn weights(
+    source: &mut Source,
+    learned: Option<&Learned>,
+    read: &mut dyn FnMut(&mut dyn WeightSource) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    match learned {
+        Some(Learned::Adapter(adapter)) => read(&mut Merged::new(source.as_weights(), adapter)?),
+        Some(Learned::Full(weights)) => read(&mut weights.over(source.as_weights())),
+        None => read(source.as_weights()),
     }
 }
 

@@ -31,6 +31,15 @@ pub enum LoadError {
     /// A folder to write to holds something already.
     #[error("`{}` is not empty; name a folder that does not exist yet", .0.display())]
     Occupied(PathBuf),
+    /// A file to write is there already.
+    #[error("`{}` exists already; name a file that does not exist yet", .0.display())]
+    Exists(PathBuf),
+    /// GGUF, or what reads it, has no way to say what the model or adapter is.
+    #[error("it cannot be written as GGUF: {0}")]
+    NotGguf(String),
+    /// A tensor holds a number too large for the type it should be written in.
+    #[error("tensor `{name}` holds a value too large for {dtype}; write it as bf16 or f32")]
+    TooLarge { name: String, dtype: &'static str },
     /// The files lack a tensor that the configuration implies.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),

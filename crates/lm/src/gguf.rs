@@ -7,28 +7,41 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::blocks::GgufBlocks;
 use crate::error::LoadError;
+use crate::safetensors_file::Dtype;
 use crate::weights::WeightSource;
 
-mod config_document;
+pub(crate) mod config_document;
 mod dequantize;
 mod header;
 mod metadata;
-mod names;
+pub(crate) mod model_metadata;
+pub(crate) mod names;
+mod quantize;
+pub(crate) mod rows;
 mod tensor_info;
 pub(crate) mod tokenizer_document;
+pub(crate) mod tokenizer_keys;
 mod tokenizer_metadata;
+pub(crate) mod write;
+mod writer;
+
+pub use quantize::GgufDtype;
+pub use write::MetadataValue;
+pub(crate) use writer::GgufFile;
 
 pub(crate) use dequantize::{RUN, read};
 use metadata::Metadata;
 use names::HuggingFaceName;
 use tensor_info::TensorInfo;
 pub(crate) use tensor_info::TensorType;
+use write::MetadataList;
 
 /// Blocks read at a time: at most about a megabyte of file.
 const CHUNK_BLOCKS: usize = 4_096;
@@ -41,6 +54,8 @@ pub struct GgufSource {
     path: PathBuf,
     file: File,
     metadata: Metadata,
+    /// Where each metadata value lies in the file.
+    spans: Vec<(String, Range<u64>)>,
     /// By Hugging Face name.
     tensors: BTreeMap<String, Tensor>,
     /// What Llama 3 divides its rotary frequencies by, if the file has such a tensor.
@@ -89,6 +104,7 @@ impl GgufSource {
             path: path.to_owned(),
             file,
             metadata,
+            spans: header.spans,
             tensors,
             rope_divisors,
         })
@@ -99,6 +115,37 @@ impl GgufSource {
         self.tensors
             .iter()
             .map(|(name, t)| (name.clone(), t.info.shape.clone()))
+            .collect()
+    }
+
+    /// How the tensor of that Hugging Face name is stored, f16 when it is quantised; `None` when
+    /// there is none.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        Some(match self.tensors.get(name)?.info.kind {
+            TensorType::F32 => Dtype::F32,
+            TensorType::Bf16 => Dtype::Bf16,
+            _ => Dtype::F16,
+        })
+    }
+
+    /// All metadata as it stands in the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn raw_metadata(&mut self) -> Result<MetadataList, LoadError> {
+        let (path, file) = (&self.path, &mut self.file);
+        let mut read = |span: &Range<u64>| {
+            file.seek(SeekFrom::Start(span.start))?;
+            let mut code = [0; 4];
+            file.read_exact(&mut code)?;
+            let mut bytes = Vec::new();
+            let rest = span.end - span.start - code.len() as u64;
+            file.by_ref().take(rest).read_to_end(&mut bytes)?;
+            Ok(MetadataValue::Raw(u32::from_le_bytes(code), bytes))
+        };
+        self.spans
+            .iter()
+            .map(|(key, span)| Ok((key.clone(), read(span).map_err(LoadError::io(path))?)))
             .collect()
     }
 
@@ -198,7 +245,7 @@ impl WeightSource for GgufSource {
         let (info, heads) = self.find(name, shape)?;
         let values = self.read(&info)?;
         Ok(match heads {
-            Some(n_heads) => in_order(&values, info.shape[0], n_heads),
+            Some(n_heads) => rows::in_order(&values, info.shape[0], n_heads),
             None => values,
         })
     }
@@ -234,7 +281,7 @@ impl WeightSource for GgufSource {
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(LoadError::io(path))?;
         if let Some(n_heads) = heads {
-            bytes = in_order(&bytes, info.shape[0], n_heads);
+            bytes = rows::in_order(&bytes, info.shape[0], n_heads);
         }
         Ok(Some(GgufBlocks::new(info.kind, shape[1], bytes)))
     }
@@ -256,45 +303,5 @@ fn check_rows(
             Err(metadata.corrupt(what))
         }
         _ => Ok(()),
-    }
-}
-
-/// Undoes what the converter does to Llama's q and k: rotary embedding turns pairs of rows, which
-/// GGUF keeps side by side and Hugging Face half a head apart. A row may be values or the bytes of its blocks.
-///
-/// # Shapes
-/// `values`: `[n_rows, anything]`, and the same out.
-fn in_order<T: Copy>(values: &[T], n_rows: usize, n_heads: usize) -> Vec<T> {
-    let row_len = values.len() / n_rows;
-    let head_dim = n_rows / n_heads;
-    let mut ordered = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(head_dim * row_len) {
-        for part in 0..2 {
-            for pair in 0..head_dim / 2 {
-                let row = 2 * pair + part;
-                ordered.extend_from_slice(&head[row * row_len..(row + 1) * row_len]);
-            }
-        }
-    }
-    ordered
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_order;
-
-    #[test]
-    fn rows_of_a_head_go_back_to_its_halves() {
-        // Two heads of four rows, one column; the file has each head's rows as 0 2 1 3.
-        let stored = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
-        let ordered = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0];
-        assert_eq!(in_order(&stored, 8, 2), ordered);
-    }
-
-    #[test]
-    fn rows_stay_whole() {
-        let stored = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
-        let ordered = [0.0, 0.5, 2.0, 2.5, 1.0, 1.5, 3.0, 3.5];
-        assert_eq!(in_order(&stored, 4, 1), ordered);
     }
 }

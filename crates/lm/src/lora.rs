@@ -63,6 +63,21 @@ impl Target {
         }
     }
 
+    /// The name of the matrix in Hugging Face's models.
+    pub(crate) fn weight_name(self, layer: usize) -> String {
+        let (block, module) = (self.block_name(), self.module_name());
+        format!("model.layers.{layer}.{block}.{module}.weight")
+    }
+
+    /// The layer and the module whose matrix has this name, if it is one that can be adapted.
+    pub(crate) fn of_weight(name: &str) -> Option<(usize, Self)> {
+        let (layer, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
+        let layer = layer.parse().ok()?;
+        let targets = Self::ALL.into_iter();
+        let mut named = targets.filter(|target| target.weight_name(layer) == name);
+        Some((layer, named.next()?))
+    }
+
     pub(crate) fn index(self) -> usize {
         self as usize
     }

@@ -15,8 +15,9 @@ use crate::weights::WeightSource;
 
 mod header;
 
-pub(crate) use header::write_header;
-use header::{Dtype, StoredTensor};
+pub use header::Dtype;
+use header::StoredTensor;
+pub(crate) use header::{check_values, write_header, write_header_of};
 
 /// Bytes read at a time: a multiple of every element size.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -73,6 +74,11 @@ impl SafetensorsSource {
             .collect();
         all.sort_unstable();
         all
+    }
+
+    /// How the tensor of that name is stored; `None` when there is none or its type is not supported.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name)?.1.dtype
     }
 
     /// The index of a tensor's file, its type, and where it lies there.

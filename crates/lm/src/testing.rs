@@ -15,7 +15,8 @@ mod gguf_writer;
 pub mod random_base;
 mod tiny_tokenizer;
 
-pub use gguf_writer::{GgufWriter, MetadataValue};
+pub use crate::gguf::MetadataValue;
+pub use gguf_writer::GgufWriter;
 
 /// A tensor as the writers take it: name, shape, values row by row.
 pub type NamedTensor = (String, Vec<usize>, Vec<f32>);

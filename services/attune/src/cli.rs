@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::export::{self, ExportArgs};
 use crate::migrate;
 use crate::models::{self, ModelsCommand};
 use crate::services;
@@ -34,6 +35,8 @@ enum Command {
     Migrate,
     /// Train an adapter on this machine, without a server
     Train(TrainArgs),
+    /// Write a trained model for other programs: merged, or as GGUF
+    Export(ExportArgs),
     /// Import, export and list base models
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -49,6 +52,7 @@ pub fn run() -> Result<()> {
     log_to_stderr();
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Up(args) => block_on(up::up(&args)),
         Command::Storage(args) => block_on(up::storage(&args)),
         Command::Api => block_on(services::run_api()),

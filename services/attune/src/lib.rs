@@ -7,6 +7,7 @@ pub mod account;
 pub mod child;
 pub mod cli;
 pub mod data_dir;
+pub mod export;
 pub mod migrate;
 pub mod models;
 pub mod postgres;

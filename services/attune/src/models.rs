@@ -144,7 +144,7 @@ async fn export(args: &ExportArgs) -> Result<()> {
         (fetched.path().to_owned(), Some(fetched))
     };
     let files = open(&path, &args.source).await?;
-    tokio::task::block_in_place(|| files.export(&args.out))
+    tokio::task::block_in_place(|| files.export(&args.out, None, lm::Dtype::F32))
         .with_context(|| format!("cannot export to `{}`", args.out.display()))?;
     print::line(&format!(
         "Exported `{}` to `{}`",
@@ -179,9 +179,24 @@ async fn list(args: &ListArgs) -> Result<()> {
 /// # Errors
 ///
 /// When there is no such model, or its files cannot be fetched.
-pub fn local_copy(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {
+fn local_copy(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(copy_of_registered(name, data_dir))
+}
+
+/// Opens a base model by its name in the installation or by its path. Not to be called from async code.
+///
+/// # Errors
+///
+/// When there is no such model, or it is none that we can use.
+pub fn open_local(name_or_path: &str, data_dir: Option<&Path>) -> Result<BaseFiles> {
+    let path = Path::new(name_or_path);
+    let path = if path.exists() {
+        path.to_owned()
+    } else {
+        local_copy(name_or_path, data_dir)?
+    };
+    BaseFiles::open(&path).with_context(|| format!("cannot open the base model {name_or_path}"))
 }
 
 async fn copy_of_registered(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {

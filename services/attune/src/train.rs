@@ -11,14 +11,14 @@ use dataset::Limits;
 use domain::auto::Facts;
 use domain::config::Tuning;
 use domain::{Hyperparameters, TrainingConfig};
-use lm::base::BaseFiles;
 use lm::device::Device;
-use lm::{Adapter, CausalLm, Learned};
+use lm::{Adapter, BaseFiles, CausalLm, Dtype, Learned};
 use text::TextModel;
 use training::{Checkpoint, Format, Probe, Rows, Run, Trained, checkpoint};
 
 use self::output::{Output, Summary};
 use self::progress::Progress;
+use crate::models;
 
 /// Arguments of `attune train`.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let asked = read_settings(args.config.as_deref())?;
     let device = Device::parse(&args.device).context("--device")?;
-    let files = open_base(args)?;
+    let files = models::open_local(&args.model, args.data_dir.as_deref())?;
     let text = TextModel::from_parts(
         files.tokenizer_json(),
         files.tokenizer_config_json(),
@@ -157,16 +157,6 @@ fn read_settings(path: Option<&Path>) -> anyhow::Result<Hyperparameters> {
     Hyperparameters::parse("", &value).with_context(|| path.display().to_string())
 }
 
-fn open_base(args: &TrainArgs) -> anyhow::Result<BaseFiles> {
-    let path = Path::new(&args.model);
-    let path = if path.exists() {
-        path.to_owned()
-    } else {
-        crate::models::local_copy(&args.model, args.data_dir.as_deref())?
-    };
-    BaseFiles::open(&path).with_context(|| format!("cannot open the base model {}", args.model))
-}
-
 /// The adapter of `--init-adapter`.
 fn initial(
     args: &TrainArgs,
@@ -215,10 +205,12 @@ fn save(learned: &Learned, files: &BaseFiles, args: &TrainArgs) -> anyhow::Resul
         Learned::Adapter(adapter) => adapter
             .save(&args.out, &args.model)
             .with_context(|| format!("cannot write the adapter to {}", args.out.display())),
-        Learned::Full(_) => bail!(
-            "a whole model cannot be written yet ({:?})",
-            files.weight_format()
-        ),
+        Learned::Full(_) => {
+            let out = args.out.join("model");
+            files
+                .export(&out, Some(learned), Dtype::F32)
+                .with_context(|| format!("cannot write the model to {}", out.display()))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
-use crate::config::Architecture;
+use crate::config::{Architecture, ModelConfig};
 use crate::error::LoadError;
 use crate::rope::{RopeConfig, RopeScaling};
 
@@ -13,7 +13,7 @@ const DIVISOR_TOLERANCE: f32 = 1e-3;
 /// The heads of q and k whose rows the converter has interleaved: those of Llama (and Mistral,
 /// which GGUF calls llama too), of no other family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InterleavedHeads(Option<(usize, usize)>);
+pub(crate) struct InterleavedHeads(Option<(usize, usize)>);
 
 impl InterleavedHeads {
     /// # Errors
@@ -26,8 +26,18 @@ impl InterleavedHeads {
         }
     }
 
+    /// What a file of this model needs.
+    pub(crate) fn of_model(model: &ModelConfig) -> Self {
+        match model.architecture {
+            Architecture::Llama | Architecture::Mistral => {
+                Self(Some((model.n_heads, model.n_kv_heads)))
+            }
+            Architecture::Qwen2 | Architecture::Qwen3 => Self(None),
+        }
+    }
+
     /// Number of heads if the rows of the tensor with this Hugging Face name are interleaved.
-    pub(super) fn for_tensor(self, name: &str) -> Option<usize> {
+    pub(crate) fn for_tensor(self, name: &str) -> Option<usize> {
         let (n_heads, n_kv_heads) = self.0?;
         match name {
             _ if name.contains(".self_attn.q_proj.") => Some(n_heads),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use super::metadata::{Metadata, Value};
@@ -28,6 +29,8 @@ const MAX_ALIGNMENT: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
+    /// Where in the file each metadata value lies, its type code included, in the file's order.
+    pub(super) spans: Vec<(String, Range<u64>)>,
     /// By GGUF name; offsets are from the start of the file and within it.
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
@@ -46,13 +49,16 @@ pub(super) fn read(path: &Path, file: &mut File) -> Result<Header, LoadError> {
     };
     let (n_tensors, n_keys) = reader.counts()?;
     let mut metadata = Metadata::new(path);
+    let mut spans = Vec::new();
     for _ in 0..n_keys {
         let key = reader.string(MAX_KEY_BYTES)?;
         if key.is_empty() || key.chars().any(char::is_control) {
             return Err(reader.corrupt(format!("{key:?} is no metadata key")));
         }
+        let begin = reader.position;
         let code = reader.u32()?;
         let value = reader.value(code)?;
+        spans.push((key.clone(), begin..reader.position));
         metadata.insert(key, value)?;
     }
     let mut tensors = BTreeMap::new();
@@ -66,7 +72,11 @@ pub(super) fn read(path: &Path, file: &mut File) -> Result<Header, LoadError> {
     let alignment = alignment(&metadata)?;
     let data_start = reader.position.next_multiple_of(alignment);
     tensor_info::place(path, &mut tensors, data_start, alignment, file_bytes)?;
-    Ok(Header { metadata, tensors })
+    Ok(Header {
+        metadata,
+        spans,
+        tensors,
+    })
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64, LoadError> {

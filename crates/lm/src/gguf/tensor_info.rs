@@ -71,6 +71,23 @@ impl TensorType {
         })
     }
 
+    /// The type's code in a file.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
+            Self::Bf16 => 30,
+        }
+    }
+
     /// Values per block.
     pub(crate) fn block_len(self) -> usize {
         match self {
@@ -122,7 +139,7 @@ impl TensorType {
 
     /// Bytes of a tensor of this type; `None` when it overflows or a row is no whole number of
     /// blocks.
-    pub(super) fn size_bytes(self, shape: &[usize]) -> Option<u64> {
+    pub(crate) fn size_bytes(self, shape: &[usize]) -> Option<u64> {
         if !shape.last()?.is_multiple_of(self.block_len()) {
             return None;
         }

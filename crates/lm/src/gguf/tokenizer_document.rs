@@ -7,12 +7,11 @@
 use serde_json::{Map, Value, json};
 
 /// An ordinary entry of the vocabulary.
-#[cfg(any(test, feature = "testing"))]
 pub(crate) const TOKEN_TYPE_NORMAL: i64 = 1;
 /// A token that text never produces by itself, such as the end of a turn.
 pub(crate) const TOKEN_TYPE_CONTROL: i64 = 3;
 /// A token added to the vocabulary by hand: matched in text before it is split.
-const TOKEN_TYPE_USER_DEFINED: i64 = 4;
+pub(crate) const TOKEN_TYPE_USER_DEFINED: i64 = 4;
 
 /// How the Qwen models split text into words.
 const QWEN2_WORDS: &str = concat!(
@@ -57,14 +56,24 @@ impl PreTokenizer {
         }
     }
 
-    fn normalizer(self) -> Value {
+    /// The name by which `tokenizer.ggml.pre` is to say it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "gpt-2",
+            Self::SmolLm => "smollm",
+            Self::Qwen2 => "qwen2",
+            Self::Llama3 => "llama-bpe",
+        }
+    }
+
+    pub(super) fn normalizer(self) -> Value {
         match self {
             Self::Qwen2 => json!({"type": "NFC"}),
             Self::Gpt2 | Self::SmolLm | Self::Llama3 => Value::Null,
         }
     }
 
-    fn pre_tokenizer(self) -> Value {
+    pub(super) fn pre_tokenizer(self) -> Value {
         match self {
             Self::Gpt2 => byte_level(true),
             Self::SmolLm => sequence(&json!({"type": "Digits", "individual_digits": true}), true),
@@ -74,7 +83,7 @@ impl PreTokenizer {
     }
 
     /// Whether a word that is itself a token is that token, whatever the merges say.
-    fn ignores_merges(self) -> bool {
+    pub(super) fn ignores_merges(self) -> bool {
         self == Self::Llama3
     }
 }

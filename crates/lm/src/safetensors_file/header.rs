@@ -21,15 +21,41 @@ pub(super) const MAX_TENSORS: usize = 100_000;
 const MAX_DIMENSIONS: usize = 8;
 const METADATA_KEY: &str = "__metadata__";
 
-/// An element type that we can read.
+/// An element type that we can read and write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub enum Dtype {
     F32,
     F16,
     Bf16,
 }
 
 impl Dtype {
+    /// The type's name in a `config.json`.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// The largest number it holds.
+    fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32(),
+            Self::Bf16 => bf16::MAX.to_f32(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
     fn parse(name: &str) -> Option<Self> {
         match name {
             "F32" => Some(Self::F32),
@@ -39,7 +65,7 @@ impl Dtype {
         }
     }
 
-    pub(super) fn size_bytes(self) -> usize {
+    pub(crate) fn size_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
@@ -53,6 +79,26 @@ impl Dtype {
             Self::F32 => values.extend(raw.as_chunks().0.iter().copied().map(f32::from_le_bytes)),
             Self::F16 => values.extend(pairs().map(|pair| f16::from_le_bytes(pair).to_f32())),
             Self::Bf16 => values.extend(pairs().map(|pair| bf16::from_le_bytes(pair).to_f32())),
+        }
+    }
+
+    /// # Errors
+    /// When a value is not finite, or too large for the type.
+    pub(crate) fn check(self, name: &str, values: &[f32]) -> Result<(), LoadError> {
+        let in_words = match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        };
+        check_values(name, values, self.largest(), in_words)
+    }
+
+    /// Appends `values`, each rounded to the nearest that the type holds, to `raw`.
+    pub(crate) fn narrow(self, values: &[f32], raw: &mut Vec<u8>) {
+        match self {
+            Self::F32 => raw.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::F16 => raw.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
+            Self::Bf16 => raw.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
         }
     }
 }
@@ -264,7 +310,27 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// Writes the header of a file that holds `tensors` as f32, one after the other without gaps.
+/// Checks that a type called `dtype`, whose largest number is `largest`, can hold `values`.
+///
+/// # Errors
+/// [`LoadError::NonFinite`] or [`LoadError::TooLarge`].
+pub(crate) fn check_values(
+    name: &str,
+    values: &[f32],
+    largest: f32,
+    dtype: &'static str,
+) -> Result<(), LoadError> {
+    if values.iter().all(|value| value.abs() <= largest) {
+        return Ok(());
+    }
+    let name = name.to_owned();
+    if values.iter().all(|value| value.is_finite()) {
+        return Err(LoadError::TooLarge { name, dtype });
+    }
+    Err(LoadError::NonFinite(name))
+}
+
+/// [`write_header_of`] for f32.
 ///
 /// # Errors
 /// When writing fails.
@@ -272,12 +338,25 @@ pub(crate) fn write_header<'a>(
     out: &mut impl Write,
     tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
 ) -> io::Result<()> {
+    write_header_of(out, Dtype::F32, tensors)
+}
+
+/// Writes the header of a file that holds `tensors` as `dtype`, one after the other without gaps.
+///
+/// # Errors
+/// When writing fails.
+pub(crate) fn write_header_of<'a>(
+    out: &mut impl Write,
+    dtype: Dtype,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+) -> io::Result<()> {
     let mut json = format!("{{\"{METADATA_KEY}\":{{\"format\":\"pt\"}}");
     let mut begin = 0u64;
     for (name, shape) in tensors {
-        let end = begin + 4 * shape.iter().product::<usize>() as u64;
-        let entry =
-            serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]});
+        let end = begin + (dtype.size_bytes() * shape.iter().product::<usize>()) as u64;
+        let entry = serde_json::json!(
+            {"dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end]}
+        );
         json.push(',');
         json.push_str(&serde_json::Value::from(name).to_string());
         json.push(':');

@@ -1,58 +1,15 @@
 //! Writes GGUF files, sound or not, for tests.
 
-/// A metadata value that [`GgufWriter`] can write.
-#[derive(Debug, Clone)]
-pub enum MetadataValue {
-    U32(u32),
-    F32(f32),
-    Bool(bool),
-    String(String),
-    Strings(Vec<String>),
-    I32s(Vec<i32>),
-    /// A type code and the bytes that follow it, for what no honest writer would write.
-    Raw(u32, Vec<u8>),
-}
+use crate::gguf::names;
+use crate::gguf::rows::interleaved;
+use crate::gguf::write::{self, ALIGNMENT, MetadataValue, TensorEntry};
 
-impl MetadataValue {
-    /// A string value.
-    pub fn string(value: &str) -> Self {
-        Self::String(value.to_owned())
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::U32(value) => tagged(out, 4, &value.to_le_bytes()),
-            Self::F32(value) => tagged(out, 6, &value.to_le_bytes()),
-            Self::Bool(value) => tagged(out, 7, &[u8::from(*value)]),
-            Self::String(value) => {
-                tagged(out, 8, &[]);
-                write_string(out, value);
-            }
-            Self::Strings(values) => {
-                array_head(out, 8, values.len());
-                for value in values {
-                    write_string(out, value);
-                }
-            }
-            Self::I32s(values) => {
-                array_head(out, 5, values.len());
-                for value in values {
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-            }
-            Self::Raw(code, bytes) => tagged(out, *code, bytes),
-        }
-    }
-}
-
-/// A tensor as the file describes it.
+/// A tensor's description, its offset `None` when it follows the tensor before, and its bytes.
 #[derive(Debug, Clone)]
 struct Tensor {
     name: String,
-    /// GGUF order: the row length first.
     dimensions: Vec<u64>,
     type_code: u32,
-    /// `None`: right behind the tensor before, aligned.
     offset: Option<u64>,
     data: Vec<u8>,
 }
@@ -64,8 +21,6 @@ pub struct GgufWriter {
     metadata: Vec<(String, MetadataValue)>,
     tensors: Vec<Tensor>,
 }
-
-const ALIGNMENT: usize = 32;
 
 impl GgufWriter {
     /// A file with nothing but `general.architecture`.
@@ -136,8 +91,8 @@ impl GgufWriter {
         n_kv_heads: usize,
     ) {
         let permuted = match name {
-            _ if name.contains(".q_proj.") => permute(values, shape, n_heads),
-            _ if name.contains(".k_proj.") => permute(values, shape, n_kv_heads),
+            _ if name.contains(".q_proj.") => interleaved(values, shape[0], n_heads),
+            _ if name.contains(".k_proj.") => interleaved(values, shape[0], n_kv_heads),
             _ => values.to_vec(),
         };
         let data = permuted
@@ -145,7 +100,8 @@ impl GgufWriter {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         let dimensions: Vec<u64> = shape.iter().rev().map(|&n| n as u64).collect();
-        self.tensor(&gguf_name(name), &dimensions, 0, None, data);
+        let name = names::gguf(name).expect("a Llama model's tensor");
+        self.tensor(&name, &dimensions, 0, None, data);
     }
 
     /// Stores a tensor, f32 so far and known by its Hugging Face name, as `encode` writes its values, in type `type_code`.
@@ -153,7 +109,7 @@ impl GgufWriter {
     /// # Panics
     /// When there is no such tensor.
     pub fn encode(&mut self, name: &str, type_code: u32, encode: impl Fn(&[f32]) -> Vec<u8>) {
-        let name = gguf_name(name);
+        let name = names::gguf(name).expect("a Llama model's tensor");
         let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name);
         let tensor = tensor.unwrap_or_else(|| panic!("no tensor {name}"));
         let (values, _) = tensor.data.as_chunks();
@@ -164,101 +120,19 @@ impl GgufWriter {
 
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut out = b"GGUF".to_vec();
-        out.extend_from_slice(&3u32.to_le_bytes());
-        out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
-        out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
-        for (key, value) in &self.metadata {
-            write_string(&mut out, key);
-            value.write(&mut out);
-        }
-        let mut data = Vec::new();
+        let (mut entries, mut data) = (Vec::new(), Vec::new());
         for tensor in &self.tensors {
-            pad(&mut data);
-            write_tensor_info(&mut out, tensor, data.len() as u64);
+            data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
+            entries.push(TensorEntry {
+                name: tensor.name.clone(),
+                dimensions: tensor.dimensions.clone(),
+                type_code: tensor.type_code,
+                offset: tensor.offset.unwrap_or(data.len() as u64),
+            });
             data.extend_from_slice(&tensor.data);
         }
-        pad(&mut out);
-        out.extend_from_slice(&data);
-        out
+        let mut file = write::header(&self.metadata, &entries);
+        file.extend_from_slice(&data);
+        file
     }
-}
-
-fn write_tensor_info(out: &mut Vec<u8>, tensor: &Tensor, offset: u64) {
-    write_string(out, &tensor.name);
-    out.extend_from_slice(
-        &u32::try_from(tensor.dimensions.len())
-            .expect("few")
-            .to_le_bytes(),
-    );
-    for dimension in &tensor.dimensions {
-        out.extend_from_slice(&dimension.to_le_bytes());
-    }
-    out.extend_from_slice(&tensor.type_code.to_le_bytes());
-    out.extend_from_slice(&tensor.offset.unwrap_or(offset).to_le_bytes());
-}
-
-fn tagged(out: &mut Vec<u8>, code: u32, bytes: &[u8]) {
-    out.extend_from_slice(&code.to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn array_head(out: &mut Vec<u8>, element_code: u32, len: usize) {
-    tagged(out, 9, &element_code.to_le_bytes());
-    out.extend_from_slice(&(len as u64).to_le_bytes());
-}
-
-fn write_string(out: &mut Vec<u8>, value: &str) {
-    out.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    out.extend_from_slice(value.as_bytes());
-}
-
-fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-}
-
-/// Hugging Face keeps the two halves of a head apart; GGUF's Llama interleaves them, row by row.
-fn permute(values: &[f32], shape: &[usize], n_heads: usize) -> Vec<f32> {
-    let row = shape.get(1).copied().unwrap_or(1);
-    let half = shape[0] / n_heads / 2;
-    let mut permuted = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(2 * half * row) {
-        for index in 0..half {
-            for part in [index, half + index] {
-                permuted.extend_from_slice(&head[part * row..(part + 1) * row]);
-            }
-        }
-    }
-    permuted
-}
-
-fn gguf_name(name: &str) -> String {
-    match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
-        "model.norm.weight" => return "output_norm.weight".to_owned(),
-        "lm_head.weight" => return "output.weight".to_owned(),
-        _ => {}
-    }
-    let rest = name
-        .strip_prefix("model.layers.")
-        .expect("a layer's tensor");
-    let (layer, rest) = rest.split_once('.').expect("a number, then a name");
-    let (module, kind) = rest
-        .rsplit_once('.')
-        .expect("a module, then weight or bias");
-    let module = match module {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "self_attn.q_norm" => "attn_q_norm",
-        "self_attn.k_norm" => "attn_k_norm",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        other => panic!("no GGUF name for {other}"),
-    };
-    format!("blk.{layer}.{module}.{kind}")
 }

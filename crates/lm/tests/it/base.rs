@@ -132,7 +132,7 @@ fn an_export_is_the_same_model_in_hugging_face_layout() {
     let (path, out) = (folder.path().join("tiny.gguf"), folder.path().join("out"));
     write_tiny_gguf(&path, 7);
     let base = BaseFiles::open(&path).unwrap();
-    base.export(&out).unwrap();
+    base.export(&out, None, lm::Dtype::F32).unwrap();
     let exported = BaseFiles::open(&out).unwrap();
     assert_eq!(exported.config(), base.config());
     assert_eq!(exported.tokenizer_json(), base.tokenizer_json());

@@ -5,6 +5,7 @@
 mod adapter;
 mod base;
 mod dora;
+mod export;
 mod forward;
 mod full;
 mod gguf;
