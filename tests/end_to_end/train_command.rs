@@ -1,4 +1,5 @@
-//! `attune train`: the worker's training without a server, killed, resumed and continued.
+//! `attune train` and `attune export`: the worker's training without a server, killed, resumed, continued, and taken
+//! elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -30,8 +31,12 @@ impl Files {
     }
 
     fn command(&self, out: &str, more: &[&str]) -> Command {
+        self.command_on(self.0.path(), out, more)
+    }
+
+    fn command_on(&self, model: &Path, out: &str, more: &[&str]) -> Command {
         let mut command = attune();
-        command.arg("train").arg("--model").arg(self.0.path());
+        command.arg("train").arg("--model").arg(model);
         command.arg("--train").arg(self.path("rows.jsonl"));
         command.arg("--config").arg(self.path("job.json"));
         command.arg("--out").arg(self.path(out)).args(more);
@@ -40,9 +45,16 @@ impl Files {
     }
 
     fn train(&self, out: &str, more: &[&str]) {
-        let output = self.command(out, more).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
+        succeed(&mut self.command(out, more));
+    }
+
+    /// `attune export` of the base with the adapter of the run in `run`.
+    fn export(&self, run: &str, out: &str, more: &[&str]) -> Command {
+        let mut command = attune();
+        command.arg("export").arg("--model").arg(self.0.path());
+        command.arg("--adapter").arg(self.path(run));
+        command.arg("--out").arg(self.path(out)).args(more);
+        command
     }
 
     fn losses(&self, out: &str) -> Vec<(u64, f64)> {
@@ -53,6 +65,12 @@ impl Files {
     fn adapter(&self, out: &str) -> Vec<u8> {
         fs::read(self.path(out).join("adapter_model.safetensors")).unwrap()
     }
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
 }
 
 /// The whole lines of `metrics.jsonl` so far.
@@ -100,4 +118,37 @@ fn a_run_that_starts_from_an_adapter_begins_where_that_one_was() {
         second[0].1,
         first[0].1
     );
+}
+
+#[test]
+fn a_run_on_an_exported_model_begins_where_the_adapter_was() {
+    let files = Files::new();
+    files.train("first", &[]);
+    let first = files.losses("first");
+    for (format, out) in [("--merged", "merged"), ("--gguf", "merged.gguf")] {
+        succeed(&mut files.export("first", out, &[format]));
+        let run = format!("on-{out}");
+        succeed(&mut files.command_on(&files.path(out), &run, &[]));
+        let again = files.losses(&run);
+        assert!(
+            again[0].1 < 0.8 * first[0].1,
+            "{format}: the first loss, {}, is nearer to that of the untrained model, {}",
+            again[0].1,
+            first[0].1
+        );
+    }
+}
+
+#[test]
+fn an_export_that_cannot_be_leaves_nothing_and_says_why() {
+    let files = Files::new();
+    for (more, why) in [
+        (&["--merged"][..], "adapter_config.json"),
+        (&["--merged", "--dtype", "q8_0"], "goes with --gguf"),
+    ] {
+        let output = files.export("nothing", "out", more).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{said}");
+        assert!(!files.path("out").exists());
+    }
 }
