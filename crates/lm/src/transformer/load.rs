@@ -129,7 +129,7 @@ impl Loader<'_> {
         // Those that share an input have all a bias or none.
         let bias = (!bias.is_empty()).then(|| self.line(bias));
         Ok(Linear {
-            weight: self.finish(prefix, weight)?,
+            weight: weight.finish(self.device),
             bias,
             parts: parts.into(),
             row_squares: RowSquares::default(),
@@ -148,18 +148,7 @@ impl Loader<'_> {
     fn table(&mut self, name: &str) -> Result<Weight, LoadError> {
         let mut table = Matrix::table(self.precision, self.config.hidden_size);
         table.append(self.source, name, self.config.vocab_size)?;
-        self.finish(name, table)
-    }
-
-    /// The matrix of `name`. Numbers were checked as they came, blocks are now.
-    fn finish(&self, name: &str, matrix: Matrix) -> Result<Weight, LoadError> {
-        let weight = matrix.finish(self.device);
-        match &weight {
-            Weight::Blocks(blocks) if !blocks.is_finite() => {
-                Err(LoadError::NonFinite(name.to_owned()))
-            }
-            _ => Ok(weight),
-        }
+        Ok(table.finish(self.device))
     }
 
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {

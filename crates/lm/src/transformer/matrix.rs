@@ -76,7 +76,11 @@ impl Matrix {
             Form::Gguf(parts) => {
                 let blocks = source.blocks(name, shape)?;
                 let blocks = blocks.ok_or_else(|| LoadError::NotInBlocks(name.to_owned()))?;
-                parts.push(Rows::Gguf(blocks));
+                let rows = Rows::Gguf(blocks);
+                if !rows.is_finite() {
+                    return Err(LoadError::NonFinite(name.to_owned()));
+                }
+                parts.push(rows);
                 Ok(())
             }
         }

@@ -136,8 +136,10 @@ fn a_block_that_is_not_finite_is_refused() {
     let base = BaseFiles::open(&path).unwrap();
     for precision in [Precision::F32, Precision::Nf4, Precision::Gguf] {
         let error = base.load(&Device::cpu(), precision).unwrap_err();
-        assert!(matches!(&error, LoadError::NonFinite(_)), "{error}");
-        assert!(error.to_string().contains("model.layers.1"), "{error}");
+        assert!(
+            matches!(&error, LoadError::NonFinite(found) if found == name),
+            "{error}"
+        );
     }
 }
 
