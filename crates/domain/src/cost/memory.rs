@@ -41,7 +41,8 @@ impl CostModel<'_> {
     /// The fullest moment of a run whose fullest micro-batch is `batch` and that measures on `measured` at once.
     pub fn memory(&self, batch: &BatchShape, measured: &BatchShape) -> Memory {
         let learned_bytes = 4 * self.n_learned();
-        let kept = if self.keeps_another() {
+        // The best state so far, beside the last.
+        let kept = if self.config.care.keep == Keep::Best && measured.n_tokens() > 0 {
             learned_bytes
         } else {
             0
@@ -75,11 +76,6 @@ impl CostModel<'_> {
             (Quantization::None, Precision::F32) => 4 * (layers + tables),
             (Quantization::None, Precision::Bf16) => 2 * (layers + tables),
         }
-    }
-
-    /// Whether a second state of what learns is held: the best so far, or the adapter that the run started from.
-    fn keeps_another(&self) -> bool {
-        self.config.care.keep == Keep::Best || self.config.care.early_stopping.is_some()
     }
 
     /// What lies between the passes, and what the backward pass needs on top while it is there.

@@ -95,6 +95,12 @@ impl CostModel<'_> {
         work + self.reference(batch, forward)
     }
 
+    /// Measuring rows: the loss without its gradients.
+    pub fn measurement(&self, batch: &BatchShape) -> Flops {
+        let forward = self.forward(batch);
+        forward + self.reference(batch, forward)
+    }
+
     /// The gradient of each product's input costs as much as the product, and that of its weight, where that learns, as much
     /// again.
     fn backward(&self, batch: &BatchShape, forward: Flops) -> Flops {
