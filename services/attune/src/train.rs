@@ -14,11 +14,15 @@ use domain::{Hyperparameters, TrainingConfig};
 use lm::device::Device;
 use lm::{Adapter, BaseFiles, CausalLm, Dtype, Learned};
 use text::TextModel;
+use training::memory::Room;
+use training::report::Draft;
 use training::{Checkpoint, Format, Probe, Rows, Run, Trained, checkpoint};
 
 use self::output::{Output, Summary};
 use self::progress::Progress;
+use crate::code::code;
 use crate::models;
+use crate::print;
 
 /// Arguments of `attune train`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +42,7 @@ pub struct TrainArgs {
     /// The settings, as the API takes them in the `attune` object of a job
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the adapter, metrics.jsonl, summary.json and checkpoints go
+    /// Where the adapter, metrics.jsonl, summary.json, report.json and checkpoints go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Start from this adapter (PEFT layout) instead of a new one
@@ -47,6 +51,12 @@ pub struct TrainArgs {
     /// Go on from the newest whole checkpoint in the output folder; give everything else as for the run that was stopped
     #[arg(long)]
     resume: bool,
+    /// Only predict tokens, steps, time and memory, print them as JSON and stop; nothing is trained
+    #[arg(long)]
+    estimate: bool,
+    /// Refuse a run that would need more memory than this; the machine's own limits are looked at in any case
+    #[arg(long, value_name = "MB", env = "ATTUNE_MAX_MEMORY_MB")]
+    max_memory_mb: Option<u64>,
     /// `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "ATTUNE_DEVICE", default_value = "cpu")]
     device: String,
@@ -112,29 +122,36 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     };
     let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.step);
 
+    let run = Run {
+        model: &model,
+        base_fingerprint: &fingerprint,
+        config: &config,
+        train: &train,
+        replay: replay.as_ref(),
+        valid: valid.as_ref(),
+        probe: Some(&probe),
+        initial,
+        resume: resume.map(Box::new),
+        checkpoint_dir: &checkpoints,
+    };
+    let max_bytes = args.max_memory_mb.map(|mb| mb.saturating_mul(1_000_000));
+    let estimate = training::estimate(&run, Room::now(max_bytes))?;
+    if args.estimate {
+        print::line(&serde_json::to_string_pretty(&estimate)?);
+        return Ok(());
+    }
+    eprintln!("estimated: {estimate}");
+    let draft = Draft::new(&run, code(), estimate);
     let output = Output::open(&args.out, first_step)?;
     let total_steps = config.total_steps(train.report.n_rows);
     let mut progress = Progress::new(output, first_step, total_steps);
-    let trained = training::train(
-        Run {
-            model: &model,
-            base_fingerprint: &fingerprint,
-            config: &config,
-            train: &train,
-            replay: replay.as_ref(),
-            valid: valid.as_ref(),
-            probe: Some(&probe),
-            initial,
-            resume: resume.map(Box::new),
-            checkpoint_dir: &checkpoints,
-        },
-        &mut progress,
-    )?;
+    let trained = training::train(run, &mut progress)?;
     let (output, tokens_seen) = progress.finish()?;
     for said in said_at_the_end(&trained) {
         eprintln!("{said}");
     }
     save(&trained.learned, &files, args)?;
+    output.report(draft, &trained)?;
     let truncated_rows =
         train.report.truncated_rows + valid.as_ref().map_or(0, |rows| rows.report.truncated_rows);
     output.summary(&Summary::new(

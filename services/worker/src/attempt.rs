@@ -14,6 +14,8 @@ use store::{Lease, StoreError, events, lease, models};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
+use training::memory::{self, Room};
+use training::report::Draft;
 use training::{Checkpoint, Format, Probe, Rows, Run, Trained};
 
 use crate::Worker;
@@ -21,7 +23,7 @@ use crate::failure::Stop;
 use crate::findings;
 use crate::heart::{Heart, Signal};
 use crate::inputs::{self, Base, blocking};
-use crate::observe::Reporter;
+use crate::observe::{Message, Reporter};
 use crate::publish;
 use crate::report::Report;
 use crate::resume;
@@ -86,7 +88,7 @@ impl Attempt<'_> {
         let checkpoints = dir.path().join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(|error| Failure::transient(&error))?;
         info!(job.id = %self.job.id, "Training `{}`", self.job.id);
-        let trained = self.train(prepared, checkpoints).await?;
+        let (trained, draft) = self.train(prepared, checkpoints).await?;
         if !trained.finished {
             return Err(if self.signal.is_lost() {
                 Stop::LeaseLost
@@ -94,7 +96,7 @@ impl Attempt<'_> {
                 Stop::Leaving
             });
         }
-        publish::publish(self, &trained, dir.path()).await
+        publish::publish(self, &trained, draft, dir.path()).await
     }
 
     async fn prepare(&mut self, dir: &Path) -> Result<Prepared, Stop> {
@@ -251,13 +253,17 @@ impl Attempt<'_> {
         &mut self,
         prepared: Prepared,
         checkpoints: std::path::PathBuf,
-    ) -> Result<Trained, Stop> {
+    ) -> Result<(Trained, Draft), Stop> {
         let (messages, received) = mpsc::unbounded_channel();
         let mut reporter = Reporter {
             messages,
             signal: self.signal.clone(),
         };
         let config = self.job.config.clone();
+        let (max_bytes, code) = (
+            self.worker.config.max_memory_bytes,
+            self.worker.config.code.clone(),
+        );
         let training = blocking(move || {
             let run = Run {
                 model: &prepared.base.model,
@@ -271,7 +277,12 @@ impl Attempt<'_> {
                 resume: prepared.resume.map(Box::new),
                 checkpoint_dir: &checkpoints,
             };
-            training::train(run, &mut reporter).map_err(Stop::from)
+            // The process may have run larger jobs before.
+            memory::forget_peak();
+            let estimate = training::estimate(&run, Room::now(max_bytes))?;
+            reporter.tell(Message::Estimated(Box::new(estimate.clone())));
+            let draft = Draft::new(&run, code, estimate);
+            Ok((training::train(run, &mut reporter)?, draft))
         });
         let report = Report::new(self);
         let (outcome, stored) = tokio::join!(training, report.run(received));
