@@ -41,4 +41,15 @@ async fn rows_that_were_cut_are_counted_on_the_job() {
         (&found["n_rows"], &found["truncated_rows"]),
         (&json!(4), &json!(1))
     );
+    let events = installation.events(&job).await;
+    let estimated = events.iter().find(|event| {
+        let said = event["message"].as_str().unwrap_or_default();
+        said.starts_with("Estimated: 1 step, ")
+    });
+    let estimated = estimated.expect("an estimate is said before the first step");
+    assert_eq!(estimated["data"]["steps"], 1, "{estimated}");
+    let reported = events
+        .iter()
+        .any(|event| event["data"]["report"] == "report.json");
+    assert!(reported, "the report is named at the end");
 }

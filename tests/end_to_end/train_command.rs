@@ -140,6 +140,49 @@ fn a_run_on_an_exported_model_begins_where_the_adapter_was() {
 }
 
 #[test]
+fn an_estimate_is_printed_trains_nothing_and_is_beside_the_outcome_in_the_report() {
+    let files = Files::new();
+    let mut command = files.command("out", &["--estimate"]);
+    let output = command.stdout(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let estimate: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(estimate["steps"], 400);
+    assert!(!files.path("out").join("metrics.jsonl").exists());
+
+    let output = files.command("out", &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("estimated: 400 steps, "), "{said}");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(files.path("out").join(name)).unwrap()).unwrap()
+    };
+    let (report, summary) = (read("report.json"), read("summary.json"));
+    assert_eq!(report["estimate"]["train_tokens"], summary["train_tokens"]);
+    assert_eq!(report["estimate"]["flops"], estimate["flops"]);
+    assert_eq!(report["config"], summary["config"]);
+    assert_eq!(report["curve"].as_array().unwrap().len(), 400);
+    assert!(report["outcome"]["peak_memory_bytes"].as_u64().unwrap() > 0);
+    assert!(!report["code"]["commit"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_with_the_numbers() {
+    let files = Files::new();
+    let output = files.command("out", &["--max-memory-mb", "1"]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for part in [
+        "would need about",
+        "lower `batch_size` (4)",
+        "or set `recompute`",
+    ] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    assert!(!files.path("out").join("metrics.jsonl").exists());
+}
+
+#[test]
 fn an_export_that_cannot_be_leaves_nothing_and_says_why() {
     let files = Files::new();
     for (more, why) in [
