@@ -9,7 +9,6 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use dataset::Limits;
 use domain::auto::Facts;
-use domain::config::Tuning;
 use domain::{Hyperparameters, TrainingConfig};
 use lm::device::Device;
 use lm::{Adapter, BaseFiles, CausalLm, Dtype, Learned};
@@ -166,7 +165,7 @@ fn initial(
     let Some(dir) = &args.init_adapter else {
         return Ok(None);
     };
-    if config.tuning != Tuning::Lora {
+    if config.lora().is_none() {
         bail!(
             "--init-adapter cannot be given with `tuning`: `full`; merge it into the base first \
              (`attune export --merged`) and train that"
@@ -174,7 +173,7 @@ fn initial(
     }
     let adapter = Adapter::load(dir, model.config(), model.device())
         .with_context(|| format!("cannot start from {}", dir.display()))?;
-    if !training::settings::fits(&adapter, &config.lora) {
+    if !training::settings::fits(&adapter, config) {
         bail!(
             "{} has rank {} and other `lora` settings than the job's; make them the same",
             dir.display(),

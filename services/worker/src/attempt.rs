@@ -205,7 +205,7 @@ impl Attempt<'_> {
             self.worker.objects.get_file(&key, &dir.join(name)).await?;
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
-        if !training::settings::fits(&adapter, &self.job.config.lora) {
+        if !training::settings::fits(&adapter, &self.job.config) {
             let message = format!(
                 "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
                 self.job.model,

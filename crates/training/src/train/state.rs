@@ -171,10 +171,7 @@ impl<'a> State<'a> {
     }
 
     fn dropout(&self, step: u64, micro_batch: usize) -> Option<Dropout> {
-        if self.run.config.tuning != Tuning::Lora {
-            return None;
-        }
-        let rate = self.run.config.lora.dropout;
+        let rate = self.run.config.lora()?.dropout;
         let key = random::key(&[self.run.config.seed, step, micro_batch as u64]);
         (rate > 0.0).then_some(Dropout { rate, key })
     }
@@ -329,12 +326,13 @@ fn begin(
 /// What learns, before the first step.
 fn first(run: &Run<'_>) -> Learned {
     let (model, config) = (run.model, run.config);
-    match config.tuning {
-        Tuning::Full { train_embeddings } => Learned::Full(model.trainable(train_embeddings)),
-        Tuning::Lora => Learned::Adapter(run.initial.clone().unwrap_or_else(|| {
-            let lora = settings::lora_config(&config.lora);
-            Adapter::init(&lora, model, config.seed)
-        })),
+    match &config.tuning {
+        Tuning::Full { train_embeddings } => Learned::Full(model.trainable(*train_embeddings)),
+        Tuning::Lora(lora) => Learned::Adapter(
+            run.initial
+                .clone()
+                .unwrap_or_else(|| Adapter::init(&settings::lora_config(lora), model, config.seed)),
+        ),
     }
 }
 
