@@ -75,7 +75,7 @@ struct Prepared {
     probe: Probe,
     /// The tuned model that the job goes on from.
     initial: Option<Adapter>,
-    resume: Option<Checkpoint>,
+    resume: Option<Box<Checkpoint>>,
 }
 
 impl Attempt<'_> {
@@ -134,7 +134,7 @@ impl Attempt<'_> {
             .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
         Ok(Prepared {
             initial: self.initial_adapter(&model, &base.model, dir).await?,
-            resume: resume::latest(self, &base, dir).await?,
+            resume: resume::latest(self, &base, dir).await?.map(Box::new),
             base,
             train,
             replay,
@@ -268,7 +268,7 @@ impl Attempt<'_> {
                 valid: prepared.valid.as_ref(),
                 probe: Some(&prepared.probe),
                 initial: prepared.initial,
-                resume: prepared.resume.map(Box::new),
+                resume: prepared.resume,
                 checkpoint_dir: &checkpoints,
             };
             training::train(run, &mut reporter).map_err(Stop::from)

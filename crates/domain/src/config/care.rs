@@ -59,7 +59,6 @@ pub struct EarlyStopping {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde asks for a reference"
 )]
-#[expect(clippy::float_cmp, reason = "0 is what it is set to")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }

@@ -17,7 +17,7 @@ use crate::objective::{self, Objective, Policy, Reference};
 use crate::observer::{CheckpointReport, Next, Observer, StepReport};
 use crate::probe::Forgetting;
 use crate::random;
-use crate::rows::Sample;
+use crate::rows::{Rows, Sample};
 use crate::schedule::Schedule;
 use crate::selection::Selection;
 use crate::settings;
@@ -45,7 +45,7 @@ impl<'a> State<'a> {
         let identity = Identity::of(&run);
         let resume = run.resume.take();
         let (learned, optimizer, selection) = begin(resume, &run, &identity)?;
-        let n_replay_rows = run.replay.map_or(0, |rows| rows.len());
+        let n_replay_rows = run.replay.map_or(0, Rows::len);
         let plan = Plan::new(config, run.train.len(), n_replay_rows);
         let schedule = Schedule::new(config, plan.total_steps());
         let mut state = Self {
