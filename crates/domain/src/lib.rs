@@ -5,6 +5,7 @@
 pub mod auto;
 pub mod clock;
 pub mod config;
+pub mod cost;
 pub mod data;
 pub mod failure;
 pub mod field;

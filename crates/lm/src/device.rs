@@ -75,6 +75,11 @@ impl Device {
         }
     }
 
+    /// Whether tensors lie in the machine's own memory.
+    pub fn is_cpu(&self) -> bool {
+        self.kind == Kind::Cpu
+    }
+
     /// In words, for a log line.
     pub fn describe(&self) -> String {
         match self.kind {

@@ -9,7 +9,7 @@ use crate::objective::{Forward, Objective, Policy};
 use crate::rows::{Rows, Sample};
 
 /// Tokens that are evaluated together. More would only take more memory.
-const TOKENS_AT_ONCE: usize = 2048;
+pub(crate) const TOKENS_AT_ONCE: usize = 2048;
 
 /// What a model makes of a set of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

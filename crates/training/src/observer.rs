@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::eval::Evaluation;
 
@@ -30,8 +30,17 @@ pub struct StepReport {
     /// Wall time since the step before, data included.
     pub step_ms: f64,
     /// The validation file, at steps that end with a checkpoint.
-    #[serde(skip)]
+    #[serde(
+        rename = "valid_loss",
+        serialize_with = "loss_of",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub valid: Option<Evaluation>,
+}
+
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+fn loss_of<S: Serializer>(valid: &Option<Evaluation>, to: S) -> Result<S::Ok, S::Error> {
+    valid.map(|valid| valid.loss).serialize(to)
 }
 
 /// A checkpoint that is whole and on disk.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use text::{Example, TextError, TextModel};
 
 use domain::TrainingConfig;
+use domain::cost::BatchShape;
 
 use crate::eval;
 use crate::objective::{self, Policy};
@@ -50,6 +51,14 @@ impl Probe {
             }))
         });
         Ok(Self(samples.collect::<Result<_, TextError>>()?))
+    }
+
+    /// The sizes of the pieces, in their order.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = BatchShape> + '_ {
+        self.0.iter().map(|piece| BatchShape {
+            rows: vec![piece.example.n_tokens() as u64],
+            n_supervised: piece.example.n_supervised() as u64,
+        })
     }
 
     /// `e` to the mean negative log-likelihood of a token; `None` where the tokenizer made no pieces of two tokens.

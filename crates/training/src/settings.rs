@@ -2,7 +2,9 @@
 
 use domain::TrainingConfig;
 use domain::config::{Precision, Quantization, TargetModule};
+use domain::cost::ModelShape;
 use lm::Adapter;
+use lm::config::ModelConfig;
 use lm::lora::{LoraConfig, Target};
 
 /// Whether a run with these settings can go on from `adapter`.
@@ -22,6 +24,23 @@ pub fn base_precision(config: &TrainingConfig) -> lm::Precision {
         (Quantization::Gguf, _) => lm::Precision::Gguf,
         (Quantization::None, Precision::F32) => lm::Precision::F32,
         (Quantization::None, Precision::Bf16) => lm::Precision::Bf16,
+    }
+}
+
+/// The sizes that a model's cost follows from.
+pub fn model_shape(config: &ModelConfig) -> ModelShape {
+    ModelShape {
+        vocabulary: config.vocab_size as u64,
+        width: config.hidden_size as u64,
+        mlp_width: config.intermediate_size as u64,
+        query_width: config.q_width() as u64,
+        key_width: config.kv_width() as u64,
+        tied_head: config.tie_word_embeddings,
+        windows: config
+            .sliding_windows
+            .iter()
+            .map(|window| window.map(|window| window as u64))
+            .collect(),
     }
 }
 

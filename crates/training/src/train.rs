@@ -2,21 +2,25 @@
 
 mod gradients;
 mod state;
+mod trial;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::TrainingConfig;
+use domain::cost::Flops;
 use lm::profile::Profile;
 use lm::{Adapter, CausalLm, Learned};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::estimate::Misfit;
 use crate::eval::Evaluation;
 use crate::observer::{Next, Observer};
 use crate::probe::{Forgetting, Probe};
 use crate::rows::Rows;
 
 use state::State;
+pub(crate) use trial::Trial;
 
 /// Everything a run is made of.
 pub struct Run<'a> {
@@ -64,13 +68,24 @@ pub struct Trained {
     pub valid: Option<Evaluation>,
     /// What the model forgot.
     pub forgetting: Option<Forgetting>,
+    /// The first steps, which were made before this run was resumed.
+    pub first_step: u64,
     /// Where the time of the steps made here went.
     pub profile: Profile,
+    /// The operations of the steps made here.
+    pub flops: Flops,
+    /// What the steps made here took, measurements and checkpoints between them included.
+    pub stepping: Duration,
+    /// What everything here took.
+    pub wall: Duration,
 }
 
 /// Why a run ended without a model.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// The run would need more memory than there is. Said by [`crate::estimate()`], before anything is computed.
+    #[error("{0}")]
+    DoesNotFit(Box<Misfit>),
     /// A loss or a gradient is not a number any more. Nothing of that step was saved.
     #[error(
         "the {what} of step {step} is not finite ({}); lower `learning_rate` or look at those rows",
@@ -107,9 +122,11 @@ pub enum TrainError {
 /// # Errors
 /// See [`TrainError`]. Checkpoints that were written before stay whole.
 pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, TrainError> {
+    let started = Instant::now();
     let mut state = State::new(run)?;
     observer.on_start(state.valid());
-    let mut last = Instant::now();
+    let first = Instant::now();
+    let mut last = first;
     let mut next = Next::Continue;
     while next == Next::Continue && !state.is_over() {
         let mut report = state.step()?;
@@ -124,7 +141,13 @@ pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, Train
             next = next.and(state.save(&report, observer)?);
         }
     }
-    Ok(state.finish())
+    let stepping = first.elapsed();
+    let trained = state.finish();
+    Ok(Trained {
+        stepping,
+        wall: started.elapsed(),
+        ..trained
+    })
 }
 
 /// The rows of a step, as an error says where they stand.

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod child;
 pub mod cli;
+mod code;
 pub mod data_dir;
 pub mod export;
 pub mod migrate;

@@ -40,7 +40,11 @@ pub async fn run_api() -> Result<()> {
 /// Names the setting that is missing or wrong.
 pub async fn run_worker() -> Result<()> {
     let shutdown = Shutdown::listen()?;
-    worker::run(worker::Config::from_env()?, shutdown.requested()).await
+    worker::run(
+        worker::Config::from_env(crate::code::code())?,
+        shutdown.requested(),
+    )
+    .await
 }
 
 /// Serves the inference service as the environment says, until a signal.

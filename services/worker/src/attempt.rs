@@ -14,6 +14,8 @@ use store::{Lease, StoreError, events, lease, models};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
+use training::memory::{self, Room};
+use training::report::Draft;
 use training::{Checkpoint, Format, Probe, Rows, Run, Trained};
 
 use crate::Worker;
@@ -21,7 +23,7 @@ use crate::failure::Stop;
 use crate::findings;
 use crate::heart::{Heart, Signal};
 use crate::inputs::{self, Base, blocking};
-use crate::observe::Reporter;
+use crate::observe::{Message, Reporter};
 use crate::publish;
 use crate::report::Report;
 use crate::resume;
@@ -86,7 +88,7 @@ impl Attempt<'_> {
         let checkpoints = dir.path().join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(|error| Failure::transient(&error))?;
         info!(job.id = %self.job.id, "Training `{}`", self.job.id);
-        let trained = self.train(prepared, checkpoints).await?;
+        let (trained, draft) = self.train(prepared, checkpoints).await?;
         if !trained.finished {
             return Err(if self.signal.is_lost() {
                 Stop::LeaseLost
@@ -94,10 +96,10 @@ impl Attempt<'_> {
                 Stop::Leaving
             });
         }
-        publish::publish(self, &trained, dir.path()).await
+        publish::publish(self, &trained, draft, dir.path()).await
     }
 
-    async fn prepare(&mut self, dir: &Path) -> Result<Prepared, Stop> {
+    async fn prepare(&mut self, dir: &Path) -> Result<Box<Prepared>, Stop> {
         let model = self.resolve_model().await?;
         let Worker {
             bases,
@@ -132,7 +134,7 @@ impl Attempt<'_> {
         self.say(findings::events(files, now)).await?;
         let probe = Probe::new(&base.text, self.max_seq_len())
             .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
-        Ok(Prepared {
+        Ok(Box::new(Prepared {
             initial: self.initial_adapter(&model, &base.model, dir).await?,
             resume: resume::latest(self, &base, dir).await?.map(Box::new),
             base,
@@ -140,7 +142,7 @@ impl Attempt<'_> {
             replay,
             valid,
             probe,
-        })
+        }))
     }
 
     fn max_seq_len(&self) -> usize {
@@ -249,15 +251,19 @@ impl Attempt<'_> {
 
     async fn train(
         &mut self,
-        prepared: Prepared,
+        prepared: Box<Prepared>,
         checkpoints: std::path::PathBuf,
-    ) -> Result<Trained, Stop> {
+    ) -> Result<(Trained, Draft), Stop> {
         let (messages, received) = mpsc::unbounded_channel();
         let mut reporter = Reporter {
             messages,
             signal: self.signal.clone(),
         };
         let config = self.job.config.clone();
+        let (max_bytes, code) = (
+            self.worker.config.max_memory_bytes,
+            self.worker.config.code.clone(),
+        );
         let training = blocking(move || {
             let run = Run {
                 model: &prepared.base.model,
@@ -271,7 +277,12 @@ impl Attempt<'_> {
                 resume: prepared.resume,
                 checkpoint_dir: &checkpoints,
             };
-            training::train(run, &mut reporter).map_err(Stop::from)
+            // The process may have run larger jobs before.
+            memory::forget_peak();
+            let estimate = training::estimate(&run, Room::now(max_bytes))?;
+            reporter.tell(Message::Estimated(Box::new(estimate.clone())));
+            let draft = Draft::new(&run, code, estimate);
+            Ok((training::train(run, &mut reporter)?, draft))
         });
         let report = Report::new(self);
         let (outcome, stored) = tokio::join!(training, report.run(received));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use artifacts::S3Config;
+use training::report::Code;
 
 /// The lease of a job that is being worked on, unless the environment sets another.
 const DEFAULT_LEASE_SECS: u64 = 60;
@@ -24,20 +25,30 @@ pub struct Config {
     pub name: String,
     /// A job whose worker has not been heard of for this long is given to another.
     pub lease_secs: u64,
+    /// A job that would need more memory for the whole process is refused; what the machine has free bounds it in any case.
+    pub max_memory_bytes: Option<u64>,
+    /// The program, as a job's report names it.
+    pub code: Code,
 }
 
 impl Config {
-    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME` and
-    /// `ATTUNE_LEASE_SECS`.
+    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME`,
+    /// `ATTUNE_LEASE_SECS` and `ATTUNE_MAX_MEMORY_MB`. `code` is the program that asks.
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
-    pub fn from_env() -> anyhow::Result<Self> {
+    pub fn from_env(code: Code) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let lease_secs = variable("ATTUNE_LEASE_SECS")
             .map(|secs| {
                 secs.parse()
                     .context("ATTUNE_LEASE_SECS must be a whole number of seconds")
+            })
+            .transpose()?;
+        let max_memory_mb: Option<u64> = variable("ATTUNE_MAX_MEMORY_MB")
+            .map(|mb| {
+                mb.parse()
+                    .context("ATTUNE_MAX_MEMORY_MB must be a whole number of megabytes")
             })
             .transpose()?;
         Ok(Self {
@@ -49,6 +60,8 @@ impl Config {
             name: variable("ATTUNE_WORKER_NAME")
                 .unwrap_or_else(|| format!("worker-{}", std::process::id())),
             lease_secs: lease_secs.unwrap_or(DEFAULT_LEASE_SECS).max(3),
+            max_memory_bytes: max_memory_mb.map(|mb| mb.saturating_mul(1_000_000)),
+            code,
         })
     }
 

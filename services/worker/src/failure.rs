@@ -60,6 +60,9 @@ impl From<ArtifactError> for Stop {
 impl From<TrainError> for Stop {
     fn from(error: TrainError) -> Self {
         Self::Failed(match &error {
+            TrainError::DoesNotFit(_) => {
+                Failure::rejected("does_not_fit", Some("hyperparameters"), error.to_string())
+            }
             TrainError::NonFinite { .. } => Failure::rejected(
                 "non_finite_loss",
                 Some("hyperparameters"),

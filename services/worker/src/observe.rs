@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 
 use tokio::sync::mpsc;
-use training::{CheckpointReport, Evaluation, Next, Observer, StepReport};
+use training::{CheckpointReport, Estimate, Evaluation, Next, Observer, StepReport};
 
 use crate::heart::Signal;
 
 /// What the training thread tells.
 #[derive(Debug)]
 pub(crate) enum Message {
+    /// What the run will take.
+    Estimated(Box<Estimate>),
     /// The validation file before the first step.
     Started(Option<Evaluation>),
     /// A step is done.
@@ -33,7 +35,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// A receiver that is gone means that the attempt is over, whatever the reason.
-    fn tell(&self, message: Message) {
+    pub(crate) fn tell(&self, message: Message) {
         if self.messages.send(message).is_err() {
             self.signal.lose();
         }

@@ -1,4 +1,4 @@
-//! The end of a job that went well: adapter, result file, and the rows that make them visible.
+//! The end of a job that went well: adapter, report, result file, and the rows that make them visible.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,11 +7,13 @@ use artifacts::keys;
 use domain::job::Outcome;
 use domain::{Failure, FileId, FineTunedModelId, Job};
 use lm::Learned;
+use serde_json::json;
 use store::events::{EventLevel, NewEvent};
 use store::files::{File, FileStatus};
 use store::metrics::StepMetrics;
 use store::{events, files, lease, metrics, models};
-use training::Trained;
+use training::report::{self, Draft, Point};
+use training::{Trained, memory};
 
 use crate::attempt::Attempt;
 use crate::failure::Stop;
@@ -20,10 +22,11 @@ use crate::report::upload_folder;
 /// Metrics that are read at a time.
 const PAGE: u32 = 1000;
 
-/// Uploads the adapter and the result file, then makes model, file and status visible in one transaction.
+/// Uploads the adapter with the run's report and the result file, then makes model, file and status visible in one transaction.
 pub(crate) async fn publish(
     attempt: &Attempt<'_>,
     trained: &Trained,
+    draft: Draft,
     dir: &Path,
 ) -> Result<(), Stop> {
     let project_id = attempt.lease.project_id;
@@ -37,10 +40,12 @@ pub(crate) async fn publish(
     };
     adapter.save(&adapter_dir, &attempt.job.base_model)?;
     let model_id = FineTunedModelId::new();
+    let steps = all_metrics(attempt).await?;
+    write_report(&adapter_dir, draft, trained, &steps)?;
     let adapter_prefix = keys::adapter(project_id, model_id);
     upload_folder(objects, &adapter_dir, &adapter_prefix).await?;
 
-    let csv = result_csv(attempt).await?;
+    let csv = result_csv(&steps);
     let path = dir.join("result.csv");
     std::fs::write(&path, &csv).map_err(|error| Failure::transient(&error))?;
     let result_file = FileId::new();
@@ -105,7 +110,11 @@ fn closing_events(trained: &Trained, model: &str, now: time::OffsetDateTime) -> 
         );
     }
     said.push(info(format!("New fine-tuned model created: {model}")));
-    said.push(info("The job has successfully completed".to_owned()));
+    said.push(NewEvent {
+        // Among the model's objects.
+        data: Some(json!({"report": report::FILE_NAME})),
+        ..info("The job has successfully completed".to_owned())
+    });
     said
 }
 
@@ -124,12 +133,41 @@ fn succeeded(
         .map_err(|error| Failure::bug(error.to_string()).into())
 }
 
-/// The metrics of every step. Nothing timed and no id is in it: two runs of one config give the same bytes.
-async fn result_csv(attempt: &Attempt<'_>) -> Result<String, Stop> {
-    let mut csv =
-        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n".to_owned();
-    let mut after = 0;
+/// The report goes where the adapter is, and with it.
+fn write_report(
+    dir: &Path,
+    draft: Draft,
+    trained: &Trained,
+    steps: &[StepMetrics],
+) -> Result<(), Stop> {
+    let curve = steps.iter().map(point).collect();
+    let report = draft.finish(trained, curve, memory::peak_bytes());
+    let text = report
+        .to_json()
+        .map_err(|error| Failure::bug(format!("a report is no JSON: {error}")))?;
+    std::fs::write(dir.join(report::FILE_NAME), text)
+        .map_err(|error| Failure::transient(&error).into())
+}
+
+fn point(step: &StepMetrics) -> Point {
+    Point {
+        step: step.step,
+        #[expect(clippy::cast_possible_truncation, reason = "it was an f32")]
+        train_loss: step.train_loss as f32,
+        valid_loss: step.valid_loss,
+        learning_rate: step.learning_rate,
+        grad_norm: step.grad_norm,
+        n_tokens: step.n_tokens,
+        n_loss_tokens: step.n_loss_tokens,
+        step_ms: step.step_ms,
+    }
+}
+
+/// What was stored of every step, those of earlier attempts included.
+async fn all_metrics(attempt: &Attempt<'_>) -> Result<Vec<StepMetrics>, Stop> {
+    let mut steps = Vec::new();
     loop {
+        let after = steps.last().map_or(0, |step: &StepMetrics| step.step);
         let mut tx = attempt
             .worker
             .store
@@ -137,14 +175,21 @@ async fn result_csv(attempt: &Attempt<'_>) -> Result<String, Stop> {
             .await?;
         let page = metrics::list(&mut tx, attempt.job.id, after, PAGE).await?;
         tx.commit().await?;
-        for step in &page.data {
-            after = step.step;
-            csv.push_str(&csv_row(step));
-        }
+        steps.extend(page.data);
         if !page.has_more {
-            return Ok(csv);
+            return Ok(steps);
         }
     }
+}
+
+/// The metrics of every step. Nothing timed and no id is in it: two runs of one config give the same bytes.
+fn result_csv(steps: &[StepMetrics]) -> String {
+    let mut csv =
+        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n".to_owned();
+    for step in steps {
+        csv.push_str(&csv_row(step));
+    }
+    csv
 }
 
 fn csv_row(step: &StepMetrics) -> String {

@@ -14,7 +14,7 @@ use store::metrics::StepMetrics;
 use store::{Lease, Store, checkpoints, events, lease, metrics};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
-use training::{Evaluation, StepReport};
+use training::{Estimate, Evaluation, StepReport};
 
 use crate::attempt::Attempt;
 use crate::failure::Stop;
@@ -59,6 +59,10 @@ impl Report {
     ) -> Result<(), Stop> {
         while let Some(message) = messages.recv().await {
             let result = match message {
+                Message::Estimated(estimate) => {
+                    self.estimated(&estimate);
+                    self.flush().await
+                }
                 Message::Started(valid) => {
                     self.started(valid);
                     Ok(())
@@ -84,6 +88,16 @@ impl Report {
             }
         }
         self.flush().await
+    }
+
+    fn estimated(&mut self, estimate: &Estimate) {
+        let now = self.clock.now();
+        self.job.estimated_finish = Some(after(now, estimate.seconds));
+        let event = NewEvent::message(EventLevel::Info, format!("Estimated: {estimate}"), now);
+        self.said.push(NewEvent {
+            data: serde_json::to_value(estimate).ok(),
+            ..event
+        });
     }
 
     fn started(&mut self, valid: Option<Evaluation>) {
@@ -118,6 +132,7 @@ impl Report {
         while let Ok(Some(message)) = tokio::time::timeout_at(deadline, messages.recv()).await {
             match message {
                 Message::Step(step) => self.step(*step),
+                Message::Estimated(estimate) => self.estimated(&estimate),
                 Message::Started(valid) => self.started(valid),
                 Message::Checkpoint {
                     step,
@@ -138,8 +153,7 @@ impl Report {
         let steps_left = step.total_steps - step.step;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let seconds_left = step.step_ms / 1000.0 * steps_left as f64;
-        self.job.estimated_finish =
-            Some(self.clock.now() + time::Duration::seconds_f64(seconds_left.min(1e9)));
+        self.job.estimated_finish = Some(after(self.clock.now(), seconds_left));
     }
 
     async fn flush(&mut self) -> Result<(), Stop> {
@@ -202,6 +216,11 @@ impl Report {
             stop => Err(stop),
         }
     }
+}
+
+/// A century at most: what is farther away is no date.
+fn after(now: time::OffsetDateTime, seconds: f64) -> time::OffsetDateTime {
+    now + time::Duration::seconds_f64(seconds.min(3e9))
 }
 
 /// Uploads every file of `dir` and returns the SHA-256 of each by name.

@@ -1,8 +1,11 @@
 //! What a run is between two steps.
 
 use std::io;
+use std::time::Duration;
 
+use domain::TrainingConfig;
 use domain::config::Tuning;
+use domain::cost::{CostModel, Flops};
 use lm::lora::Dropout;
 use lm::profile::{self, Part, measure};
 use lm::{Activations, Adapter, Learned};
@@ -21,6 +24,7 @@ use crate::rows::{Rows, Sample};
 use crate::schedule::Schedule;
 use crate::selection::Selection;
 use crate::settings;
+use crate::sizes::Sizes;
 
 /// Checkpoints that stay on the local disk.
 const CHECKPOINTS_KEPT: usize = 2;
@@ -37,6 +41,8 @@ pub(super) struct State<'a> {
     /// What the current state makes of the validation rows, as of the last measurement.
     valid: Option<Evaluation>,
     perplexity_before: Option<f64>,
+    /// Steps that were made before this run of it.
+    first_step: u64,
 }
 
 impl<'a> State<'a> {
@@ -48,6 +54,7 @@ impl<'a> State<'a> {
         let n_replay_rows = run.replay.map_or(0, Rows::len);
         let plan = Plan::new(config, run.train.len(), n_replay_rows);
         let schedule = Schedule::new(config, plan.total_steps());
+        let first_step = optimizer.step;
         let mut state = Self {
             objective: objective::of(config),
             plan,
@@ -58,6 +65,7 @@ impl<'a> State<'a> {
             selection,
             valid: None,
             perplexity_before: None,
+            first_step,
             run,
         };
         state.perplexity_before = state.perplexity(&state.before());
@@ -80,7 +88,8 @@ impl<'a> State<'a> {
     pub(super) fn step(&mut self) -> Result<StepReport, TrainError> {
         let step = self.optimizer.step;
         let picks = self.plan.micro_batches(step);
-        let samples = self.samples(&picks)?;
+        let samples = picks.iter().map(|picks| read(&self.run, picks));
+        let samples: Vec<Vec<Sample>> = samples.collect::<io::Result<_>>()?;
         let batches: Vec<MicroBatch> = samples.iter().map(|rows| MicroBatch::of(rows)).collect();
         let n_units: usize = batches.iter().map(|b| self.objective.n_units(b)).sum();
         let context = StepContext {
@@ -88,11 +97,7 @@ impl<'a> State<'a> {
             model: self.run.model,
             learned: &self.learned,
             reference: self.reference(),
-            activations: if self.run.config.recompute {
-                Activations::Recomputed
-            } else {
-                Activations::Kept
-            },
+            activations: activations(self.run.config),
             baseline: self
                 .objective
                 .baseline(&self.policy(&self.learned), &samples.concat()),
@@ -100,7 +105,11 @@ impl<'a> State<'a> {
         };
         let mut sums = Sums::default();
         for (index, batch) in batches.iter().enumerate() {
-            sums.add(&context, batch, self.dropout(step, index).as_ref());
+            sums.add(
+                &context,
+                batch,
+                dropout(self.run.config, step, index).as_ref(),
+            );
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -132,18 +141,6 @@ impl<'a> State<'a> {
         })
     }
 
-    fn samples(&self, picks: &[Vec<Pick>]) -> io::Result<Vec<Vec<Sample>>> {
-        let read = |pick: &Pick| match (pick, self.run.replay) {
-            (Pick::Train(row), _) => self.run.train.get(*row),
-            (Pick::Replay(row), Some(rows)) => rows.get(*row),
-            (Pick::Replay(_), None) => Err(io::Error::other("no replay file was given")),
-        };
-        let micro_batches = picks.iter();
-        micro_batches
-            .map(|picks| picks.iter().map(read).collect())
-            .collect()
-    }
-
     fn reference(&self) -> Reference<'_> {
         Reference {
             model: self.run.model,
@@ -168,12 +165,6 @@ impl<'a> State<'a> {
             adapter,
             reference: self.reference(),
         }
-    }
-
-    fn dropout(&self, step: u64, micro_batch: usize) -> Option<Dropout> {
-        let rate = self.run.config.lora()?.dropout;
-        let key = random::key(&[self.run.config.seed, step, micro_batch as u64]);
-        (rate > 0.0).then_some(Dropout { rate, key })
     }
 
     fn check_finite(
@@ -246,7 +237,7 @@ impl<'a> State<'a> {
     pub(super) fn finish(mut self) -> Trained {
         let profile = profile::take();
         let steps = self.optimizer.step;
-        let (train_tokens, loss_tokens) = self.tokens_of(steps);
+        let (train_tokens, loss_tokens, flops) = self.work_of(steps);
         let is_over = self.is_over();
         let last = (steps, self.valid, &self.learned);
         let (chosen_step, valid, learned) = match self.selection.best() {
@@ -267,26 +258,36 @@ impl<'a> State<'a> {
             stopped_early: steps < self.plan.total_steps() && self.selection.is_over(),
             train_tokens,
             loss_tokens,
+            flops,
             valid,
             forgetting,
+            first_step: self.first_step,
             profile,
+            wall: Duration::ZERO,
+            stepping: Duration::ZERO,
         }
     }
 
-    /// All tokens and the supervised ones of the first `steps` steps.
-    fn tokens_of(&mut self, steps: u64) -> (u64, u64) {
+    /// All tokens and the supervised ones of the first `steps` steps, and the work of those of them that were made here.
+    fn work_of(&mut self, steps: u64) -> (u64, u64, Flops) {
+        let shape = settings::model_shape(self.run.model.config());
+        let (sizes, cost) = (
+            Sizes::of(&self.run),
+            CostModel::new(&shape, self.run.config),
+        );
         let (mut train_tokens, mut loss_tokens) = (0, 0);
+        let mut flops = Flops::default();
         for step in 0..steps {
-            for pick in self.plan.micro_batches(step).into_iter().flatten() {
-                let (rows, row) = match (pick, self.run.replay) {
-                    (Pick::Replay(row), Some(rows)) => (rows, row),
-                    (Pick::Train(row) | Pick::Replay(row), _) => (self.run.train, row),
-                };
-                train_tokens += rows.n_tokens(row) as u64;
-                loss_tokens += rows.n_loss_tokens(row) as u64;
+            for picks in self.plan.micro_batches(step) {
+                let batch = sizes.batch(&picks);
+                train_tokens += batch.n_tokens();
+                loss_tokens += batch.n_supervised;
+                if step >= self.first_step {
+                    flops += cost.micro_batch(&batch);
+                }
             }
         }
-        (train_tokens, loss_tokens)
+        (train_tokens, loss_tokens, flops)
     }
 
     fn perplexity(&self, policy: &Policy<'_>) -> Option<f64> {
@@ -323,8 +324,32 @@ fn begin(
     Ok((checkpoint.learned, optimizer, selection))
 }
 
+/// The rows of a micro-batch.
+pub(super) fn read(run: &Run<'_>, picks: &[Pick]) -> io::Result<Vec<Sample>> {
+    let read = |pick: &Pick| match (pick, run.replay) {
+        (Pick::Train(row), _) => run.train.get(*row),
+        (Pick::Replay(row), Some(rows)) => rows.get(*row),
+        (Pick::Replay(_), None) => Err(io::Error::other("no replay file was given")),
+    };
+    picks.iter().map(read).collect()
+}
+
+pub(super) fn activations(config: &TrainingConfig) -> Activations {
+    if config.recompute {
+        Activations::Recomputed
+    } else {
+        Activations::Kept
+    }
+}
+
+pub(super) fn dropout(config: &TrainingConfig, step: u64, micro_batch: usize) -> Option<Dropout> {
+    let rate = config.lora()?.dropout;
+    let key = random::key(&[config.seed, step, micro_batch as u64]);
+    (rate > 0.0).then_some(Dropout { rate, key })
+}
+
 /// What learns, before the first step.
-fn first(run: &Run<'_>) -> Learned {
+pub(super) fn first(run: &Run<'_>) -> Learned {
     let (model, config) = (run.model, run.config);
     match &config.tuning {
         Tuning::Full { train_embeddings } => Learned::Full(model.trainable(*train_embeddings)),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod care;
+mod estimating;
 mod learning;
 mod methods;
 mod parity;

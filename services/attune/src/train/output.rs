@@ -11,12 +11,15 @@ use domain::TrainingConfig;
 use lm::profile::Profile;
 use serde::Serialize;
 use serde_json::Value;
-use training::{StepReport, Trained};
+use training::report::{self, Draft, Point};
+use training::{StepReport, Trained, memory};
 
-/// `metrics.jsonl` and `summary.json`.
+/// `metrics.jsonl`, `summary.json` and `report.json`.
 pub(super) struct Output {
     dir: PathBuf,
     metrics: File,
+    /// All lines of `metrics.jsonl`.
+    curve: Vec<Point>,
 }
 
 /// What a run came to, as `summary.json` says it.
@@ -26,6 +29,7 @@ pub(super) struct Summary {
     loss_tokens: u64,
     wall_s: f64,
     tokens_per_sec: f64,
+    /// The most memory this process ever held, in MB of 10^6 bytes; 0 where the system does not tell.
     peak_rss_mb: f64,
     valid_loss: Option<f64>,
     truncated_rows: u64,
@@ -43,9 +47,11 @@ impl Output {
         let mut metrics =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         metrics.write_all(kept.as_bytes())?;
+        let curve: Result<_, _> = kept.lines().map(serde_json::from_str).collect();
         Ok(Self {
             dir: dir.to_owned(),
             metrics,
+            curve: curve.with_context(|| format!("{} has lines of its own", path.display()))?,
         })
     }
 
@@ -53,9 +59,18 @@ impl Output {
     pub(super) fn step(&mut self, report: &StepReport) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(report)?;
         line.push('\n');
+        self.curve.push(report.into());
         self.metrics
             .write_all(line.as_bytes())
             .context("cannot write metrics.jsonl")
+    }
+
+    /// Writes the report of a run that is over.
+    pub(super) fn report(&self, draft: Draft, trained: &Trained) -> anyhow::Result<()> {
+        let path = self.dir.join(report::FILE_NAME);
+        let report = draft.finish(trained, self.curve.clone(), memory::peak_bytes());
+        std::fs::write(&path, report.to_json()?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Writes the summary.
@@ -67,6 +82,10 @@ impl Output {
 }
 
 impl Summary {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of tokens and bytes stay below 2^52"
+    )]
     /// `tokens_seen` and `wall` are this process's; a resumed run's tokens before it are not.
     pub(super) fn new(
         trained: &Trained,
@@ -76,14 +95,13 @@ impl Summary {
         wall: Duration,
     ) -> Self {
         let (tokens, training) = tokens_seen;
-        #[expect(clippy::cast_precision_loss, reason = "token counts stay below 2^52")]
         let tokens_per_sec = tokens as f64 / training.as_secs_f64().max(1e-9);
         Self {
             train_tokens: trained.train_tokens,
             loss_tokens: trained.loss_tokens,
             wall_s: wall.as_secs_f64(),
             tokens_per_sec,
-            peak_rss_mb: peak_rss_mb(),
+            peak_rss_mb: memory::peak_bytes().unwrap_or(0) as f64 / 1e6,
             valid_loss: trained.valid.map(|valid| valid.loss),
             truncated_rows,
             steps: trained.steps,
@@ -120,17 +138,6 @@ fn lines_up_to(path: &Path, last_step: u64) -> anyhow::Result<String> {
     Ok(kept)
 }
 
-/// The most memory this process ever held, in MB of 10^6 bytes; 0 where the system does not tell.
-fn peak_rss_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib: f64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
-        .unwrap_or_default();
-    kib * 1024.0 / 1e6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,11 +146,24 @@ mod tests {
     fn a_resumed_run_keeps_the_lines_of_its_checkpoint_and_drops_a_torn_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        std::fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").unwrap();
-        Output::open(dir.path(), 2).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "{\"step\":1}\n{\"step\":2}\n"
-        );
+        let line = |step| {
+            let point = Point {
+                step,
+                train_loss: 0.5,
+                valid_loss: None,
+                learning_rate: 1e-3,
+                grad_norm: 1.0,
+                n_tokens: 10,
+                n_loss_tokens: 4,
+                step_ms: 2.0,
+            };
+            serde_json::to_string(&point).unwrap() + "\n"
+        };
+        let whole = line(1) + &line(2);
+        std::fs::write(&path, format!("{whole}{}{{\"ste", line(3))).unwrap();
+        let output = Output::open(dir.path(), 2).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        let steps: Vec<u64> = output.curve.iter().map(|point| point.step).collect();
+        assert_eq!(steps, [1, 2]);
     }
 }
