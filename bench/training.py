@@ -35,16 +35,30 @@ def sides(precisions):
         )
 
 
+# Our own settings beside one another: name, what is asked for, and the setting it is measured against.
+SETTINGS = [
+    ("bf16, activations recomputed", {"precision": "bf16", "recompute": True}, "bf16"),
+    ("base in its file's 4-bit blocks", {"quantization": "gguf"}, "bf16"),
+    ("base quantised to nf4", {"quantization": "nf4"}, "bf16"),
+    ("bf16, DoRA", {"precision": "bf16", "lora": {"use_dora": True}}, "bf16"),
+]
+
+
 def attune(precision, tokens):
+    """As PEFT trains: an adapter on a base in f32 or bf16."""
+    return attune_with({"precision": precision}, tokens, ROWS)
+
+
+def attune_with(asked, tokens, rows):
     """One run of `attune train`; the first step is not counted, as in the peers."""
     with tempfile.TemporaryDirectory() as out:
         out = pathlib.Path(out)
         settings = {
             "n_epochs": 50, "max_steps": max(3, tokens // 900 + 2), "batch_size": ROWS_PER_STEP, "learning_rate": 1e-3,
-            "lr_schedule": "constant", "warmup_steps": 0, "precision": precision, "checkpoint_every": 100000, "seed": 7,
+            "lr_schedule": "constant", "warmup_steps": 0, "checkpoint_every": 100000, "seed": 7, **asked,
         }
         (out / "job.json").write_text(json.dumps(settings))
-        run([ATTUNE, "train", "--model", BASE, "--train", ROWS, "--config", out / "job.json", "--out", out / "adapter"])
+        run([ATTUNE, "train", "--model", BASE, "--train", rows, "--config", out / "job.json", "--out", out / "adapter"])
         steps = [json.loads(line) for line in (out / "adapter" / "metrics.jsonl").read_text().splitlines()]
         summary = json.loads((out / "adapter" / "summary.json").read_text())
     seconds = sum(step["step_ms"] for step in steps) / 1000
@@ -60,6 +74,52 @@ def attune(precision, tokens):
         "tokens": n_tokens,
         "loss": steps[-1]["train_loss"],
     }
+
+
+def rows_file(folder, n_rows):
+    """The tickets again and again, each copy with a number of its own so that no two rows are the same."""
+    tickets = [json.loads(line) for line in ROWS.read_text().splitlines()]
+    path = pathlib.Path(folder) / f"{n_rows}.jsonl"
+    with path.open("w") as out:
+        for n in range(n_rows):
+            row = json.loads(json.dumps(tickets[n % len(tickets)]))
+            row["messages"][-2]["content"] += f" (ticket {100000 + n})"
+            out.write(json.dumps(row) + "\n")
+    return path
+
+
+def settings_table(rounds, tokens):
+    """What other settings cost beside plain bf16, in turn."""
+    sides = [("bf16", {"precision": "bf16"}, "bf16"), *SETTINGS]
+    results = {name: [] for name, _, _ in sides}
+    for _ in range(rounds):
+        for name, asked, _ in sides:
+            results[name].append(attune_with(asked, tokens, ROWS))
+    yield from ["", "Other settings, in turn beside plain bf16:", ""]
+    yield "| setting | tokens/s | of bf16's | peak memory, MB | of bf16's |"
+    yield "|---|---|---|---|---|"
+    for name, _, beside in sides:
+        speed, peak = median(results[name], "tokens_per_s"), median(results[name], "peak_mb")
+        of_speed, of_peak = (value / median(results[beside], key) for value, key in ((speed, "tokens_per_s"), (peak, "peak_mb")))
+        yield f"| {name} | {speed:.0f} | {of_speed:.0%} | {peak:.0f} | {of_peak:.0%} |"
+
+
+def scale_table(rounds, tokens):
+    """A step costs the same whatever the size of the dataset."""
+    sizes = [1_000, 100_000]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {n: rows_file(folder, n) for n in sizes}
+        results = {n: [] for n in sizes}
+        for _ in range(rounds):
+            for n in sizes:
+                results[n].append(attune_with({"precision": "f32"}, tokens, files[n]))
+    yield from ["", "The size of the dataset, f32, in turn:", ""]
+    yield "| rows | tokens/s | of that with 1,000 | peak memory, MB | of that with 1,000 |"
+    yield "|---|---|---|---|---|"
+    for n in sizes:
+        speed, peak = median(results[n], "tokens_per_s"), median(results[n], "peak_mb")
+        of_speed, of_peak = speed / median(results[sizes[0]], "tokens_per_s"), peak / median(results[sizes[0]], "peak_mb")
+        yield f"| {n:,} | {speed:.0f} | {of_speed:.0%} | {peak:.0f} | {of_peak:.0%} |"
 
 
 def flops_per_token(config):
@@ -178,6 +238,8 @@ def main():
         "",
         *table(chosen, results),
         *parts_table(chosen, results),
+        *([] if args.only else settings_table(args.rounds, args.tokens)),
+        *([] if args.only else scale_table(args.rounds, args.tokens)),
     ]
     text = "\n".join(lines) + "\n"
     print(text)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 
 import openai
@@ -64,6 +65,27 @@ def test_a_job_has_every_field_the_client_knows(tuned):
     assert tuned.seed == 3 and tuned.error is None and tuned.metadata == {"team": "tests"}
     assert tuned.trained_tokens > 0 and tuned.finished_at >= tuned.created_at
     assert tuned.organization_id and len(tuned.result_files) == 1
+
+
+def test_preferences_are_tuned_on_through_the_clients_own_method(client):
+    said = lambda text: [{"role": "assistant", "content": text}]
+    rows = [
+        json.dumps({
+            "input": {"messages": [{"role": "user", "content": f"is {n} odd?"}]},
+            "preferred_output": said("yes" if n % 2 else "no"),
+            "non_preferred_output": said("who knows"),
+        }) + "\n"
+        for n in range(12)
+    ]
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, rows).id,
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 1, "batch_size": 4}}},
+    )
+    job = finished(client, job.id)
+    assert job.status == "succeeded", job.error
+    assert job.method.type == "dpo" and job.method.dpo.hyperparameters.beta == 0.2
+    assert job.hyperparameters.n_epochs == 1
 
 
 def test_events_come_newest_first_with_one_metrics_event_a_step(client, tuned):

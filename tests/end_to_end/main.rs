@@ -6,6 +6,7 @@ mod bad_rows;
 mod importing;
 mod kills;
 mod outage;
+mod preferences;
 mod train_command;
 
 use reqwest::Method;

@@ -13,10 +13,9 @@
 //!
 //! Tokens are those of one epoch, taken as a quarter of the file's bytes.
 
-use crate::config::hyperparameters::TuningKind;
 use crate::config::{
-    Care, Hyperparameters, Keep, LoraConfig, LrSchedule, Method, MethodKind, Precision,
-    Quantization, TargetModule, TrainingConfig, Tuning,
+    Care, Hyperparameters, Keep, LoraConfig, LrSchedule, Method, MethodKind, Numbers, Precision,
+    Quantization, TargetModule, TrainingConfig, Tuning, TuningKind,
 };
 
 /// What the policy looks at.
@@ -55,7 +54,7 @@ impl Hyperparameters {
     /// Decides every setting that was left open.
     pub fn resolve(&self, facts: &Facts) -> TrainingConfig {
         let n_tokens = facts.n_bytes / BYTES_PER_TOKEN;
-        let (method, tuning) = (self.resolve_method(), self.resolve_tuning());
+        let (method, tuning) = (self.resolve_method(), self.resolve_tuning(n_tokens));
         let mut config = TrainingConfig {
             n_epochs: self.n_epochs.unwrap_or_else(|| n_epochs(n_tokens)),
             max_steps: self.max_steps,
@@ -63,7 +62,7 @@ impl Hyperparameters {
             precision: self.resolve_precision(),
             checkpoint_every: 0,
             learning_rate: self.learning_rate.unwrap_or_else(|| {
-                learning_rate(method.kind(), tuning, facts.n_params)
+                learning_rate(method.kind(), tuning.kind(), facts.n_params)
                     * self.learning_rate_multiplier.unwrap_or(1.0)
             }),
             lr_schedule: self.lr_schedule.unwrap_or(LrSchedule::Linear),
@@ -80,7 +79,6 @@ impl Hyperparameters {
             seed: self.seed.unwrap_or(facts.fallback_seed),
             method,
             tuning,
-            lora: self.resolve_lora(n_tokens),
             quantization: self.quantization.unwrap_or_default(),
             recompute: self.recompute.unwrap_or(false),
             care: self.resolve_care(),
@@ -105,29 +103,19 @@ impl Hyperparameters {
         self.precision.unwrap_or(usual)
     }
 
-    /// The numbers that the methods' papers and the field's libraries begin with.
     fn resolve_method(&self) -> Method {
-        let beta = |usual| self.beta.unwrap_or(usual);
-        match self.method.unwrap_or(MethodKind::Supervised) {
-            MethodKind::Supervised => Method::Supervised,
-            MethodKind::Dpo => Method::Dpo { beta: beta(0.1) },
-            MethodKind::Ipo => Method::Ipo { beta: beta(0.1) },
-            MethodKind::Orpo => Method::Orpo { beta: beta(0.1) },
-            MethodKind::SimPo => Method::SimPo {
-                beta: beta(2.0),
-                gamma: self.gamma.unwrap_or(1.0),
-            },
-            MethodKind::Kto => Method::Kto {
-                beta: beta(0.1),
-                desirable_weight: self.desirable_weight.unwrap_or(1.0),
-                undesirable_weight: self.undesirable_weight.unwrap_or(1.0),
-            },
-        }
+        let numbers = Numbers {
+            beta: self.beta,
+            gamma: self.gamma,
+            desirable_weight: self.desirable_weight,
+            undesirable_weight: self.undesirable_weight,
+        };
+        Method::new(self.method.unwrap_or_default(), &numbers)
     }
 
-    fn resolve_tuning(&self) -> Tuning {
-        match self.tuning.unwrap_or(TuningKind::Lora) {
-            TuningKind::Lora => Tuning::Lora,
+    fn resolve_tuning(&self, n_tokens: u64) -> Tuning {
+        match self.tuning.unwrap_or_default() {
+            TuningKind::Lora => Tuning::Lora(self.resolve_lora(n_tokens)),
             TuningKind::Full => Tuning::Full {
                 train_embeddings: self.train_embeddings.unwrap_or(false),
             },
@@ -201,7 +189,7 @@ fn rank(n_tokens: u64) -> u64 {
 /// | `supervised` | 1e-3 | 2e-4 | 1e-4 | 2e-5 |
 /// | `orpo` | 2e-4 | 4e-5 | 2e-5 | 4e-6 |
 /// | the other methods | 5e-5 | 1e-5 | 5e-6 | 1e-6 |
-pub fn learning_rate(method: MethodKind, tuning: Tuning, n_params: u64) -> f64 {
+pub fn learning_rate(method: MethodKind, tuning: TuningKind, n_params: u64) -> f64 {
     let for_text = if n_params < 1_000_000_000 { 1e-3 } else { 2e-4 };
     let divisor = match method {
         MethodKind::Supervised => 1.0,
@@ -209,8 +197,8 @@ pub fn learning_rate(method: MethodKind, tuning: Tuning, n_params: u64) -> f64 {
         MethodKind::Dpo | MethodKind::Ipo | MethodKind::SimPo | MethodKind::Kto => 20.0,
     };
     match tuning {
-        Tuning::Lora => for_text / divisor,
-        Tuning::Full { .. } => for_text / divisor / 10.0,
+        TuningKind::Lora => for_text / divisor,
+        TuningKind::Full => for_text / divisor / 10.0,
     }
 }
 
@@ -311,7 +299,8 @@ mod tests {
                 ..Facts::default()
             };
             let config = Hyperparameters::default().resolve(&facts);
-            (config.n_epochs, config.lora.rank, config.lora.alpha)
+            let lora = config.lora().unwrap();
+            (config.n_epochs, lora.rank, lora.alpha)
         };
         assert_eq!(chosen(100_000), (3, 8, 16.0));
         assert_eq!(chosen(6_000_000), (2, 16, 32.0));

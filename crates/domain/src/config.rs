@@ -4,14 +4,14 @@
 //! decided; it is stored with the job, so that the same job can be run again years later.
 
 mod care;
-pub mod hyperparameters;
+mod hyperparameters;
 mod method;
 
 use serde::{Deserialize, Serialize};
 
 pub use care::{Care, EarlyStopping, Keep, Replay};
 pub use hyperparameters::Hyperparameters;
-pub use method::{Method, MethodKind, RowKind};
+pub use method::{Method, MethodKind, Numbers, RowKind};
 
 /// Numbers that training is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,17 +37,78 @@ pub enum Quantization {
 }
 
 /// What learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "TuningFields", into = "TuningFields")]
 pub enum Tuning {
-    /// An adapter, as `lora` says; the base model stays as it is.
-    #[default]
-    Lora,
+    /// An adapter; the base model stays as it is.
+    Lora(LoraConfig),
     /// Every weight of the model.
     Full {
         /// Whether the table of token embeddings learns too.
         train_embeddings: bool,
     },
+}
+
+/// What learns, without its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "documented at Tuning")]
+pub enum TuningKind {
+    #[default]
+    Lora,
+    Full,
+}
+
+impl Tuning {
+    /// Which one it is.
+    pub fn kind(&self) -> TuningKind {
+        match self {
+            Self::Lora(_) => TuningKind::Lora,
+            Self::Full { .. } => TuningKind::Full,
+        }
+    }
+}
+
+/// [`Tuning`] as settings say it.
+#[derive(Serialize, Deserialize)]
+struct TuningFields {
+    #[serde(default)]
+    tuning: TuningKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    train_embeddings: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
+}
+
+impl TryFrom<TuningFields> for Tuning {
+    type Error = &'static str;
+
+    fn try_from(fields: TuningFields) -> Result<Self, Self::Error> {
+        match (fields.tuning, fields.lora) {
+            (TuningKind::Lora, Some(lora)) => Ok(Self::Lora(lora)),
+            (TuningKind::Lora, None) => Err("missing field `lora`"),
+            (TuningKind::Full, _) => Ok(Self::Full {
+                train_embeddings: fields.train_embeddings.unwrap_or(false),
+            }),
+        }
+    }
+}
+
+impl From<Tuning> for TuningFields {
+    fn from(tuning: Tuning) -> Self {
+        match tuning {
+            Tuning::Lora(lora) => Self {
+                tuning: TuningKind::Lora,
+                train_embeddings: None,
+                lora: Some(lora),
+            },
+            Tuning::Full { train_embeddings } => Self {
+                tuning: TuningKind::Full,
+                train_embeddings: Some(train_embeddings),
+                lora: None,
+            },
+        }
+    }
 }
 
 /// How the learning rate moves after warmup.
@@ -121,9 +182,9 @@ pub struct LoraConfig {
     pub target_modules: Vec<TargetModule>,
 }
 
-/// Every setting of a run, decided.
+/// Every setting of a run, decided. As JSON it is a [`Hyperparameters`] with nothing left open: what one job was can be
+/// asked of the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TrainingConfig {
     /// How often every row is seen.
     pub n_epochs: u64,
@@ -162,13 +223,11 @@ pub struct TrainingConfig {
     /// Everything drawn at random follows from it.
     pub seed: u64,
     /// What is minimised.
-    #[serde(default)]
+    #[serde(flatten)]
     pub method: Method,
     /// What learns.
-    #[serde(default)]
+    #[serde(flatten)]
     pub tuning: Tuning,
-    /// The adapter; without meaning when every weight learns.
-    pub lora: LoraConfig,
     /// How the base model is kept in memory.
     #[serde(default)]
     pub quantization: Quantization,
@@ -177,11 +236,19 @@ pub struct TrainingConfig {
     #[serde(default)]
     pub recompute: bool,
     /// What keeps the model from forgetting.
-    #[serde(default)]
+    #[serde(flatten)]
     pub care: Care,
 }
 
 impl TrainingConfig {
+    /// The adapter, if it is one that learns.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        match &self.tuning {
+            Tuning::Lora(lora) => Some(lora),
+            Tuning::Full { .. } => None,
+        }
+    }
+
     /// Steps of a run over `n_rows` rows of the training file: the last step of an epoch may hold fewer.
     pub fn total_steps(&self, n_rows: u64) -> u64 {
         let steps = self.steps_per_epoch(n_rows) * self.n_epochs;
@@ -235,5 +302,63 @@ mod tests {
             serde_json::from_str::<TrainingConfig>(&text).unwrap(),
             config
         );
+    }
+
+    #[test]
+    fn what_one_job_was_can_be_asked_of_the_next() {
+        for asked in [
+            json!({}),
+            json!({"method": "dpo", "beta": 0.3}),
+            json!({"method": "simpo", "gamma": 2.0, "lora": {"use_dora": true}}),
+            json!({"method": "kto", "undesirable_weight": 0.5}),
+            json!({"tuning": "full", "train_embeddings": true}),
+            json!({"quantization": "nf4", "recompute": true}),
+            json!({
+                "kl_weight": 0.1, "replay": {"ratio": 0.2, "file": "file-1"}, "keep": "last",
+                "early_stopping": {"patience": 4}, "max_perplexity_increase": 0.3,
+            }),
+        ] {
+            let config = Hyperparameters::parse("", &asked)
+                .unwrap()
+                .resolve(&Facts::default());
+            let shown = serde_json::to_value(&config).unwrap();
+            for (name, value) in asked.as_object().unwrap() {
+                // Objects come back with more in them.
+                assert!(
+                    value.is_object() || shown[name] == *value,
+                    "{name}: {shown}"
+                );
+            }
+            let again = Hyperparameters::parse("", &shown).unwrap();
+            assert_eq!(again.resolve(&Facts::default()), config, "{shown}");
+            assert_eq!(
+                serde_json::from_value::<TrainingConfig>(shown).unwrap(),
+                config
+            );
+        }
+    }
+
+    #[test]
+    fn a_config_that_was_stored_before_methods_were_is_supervised() {
+        let mut stored = serde_json::to_value(TrainingConfig::default()).unwrap();
+        let fields = stored.as_object_mut().unwrap();
+        for name in [
+            "method",
+            "tuning",
+            "quantization",
+            "recompute",
+            "replay",
+            "kl_weight",
+            "keep",
+            "early_stopping",
+            "max_perplexity_increase",
+        ] {
+            fields.remove(name);
+        }
+        fields["lora"].as_object_mut().unwrap().remove("use_dora");
+        let read: TrainingConfig = serde_json::from_value(stored).unwrap();
+        assert_eq!(read.method, Method::Supervised);
+        assert_eq!(read.tuning.kind(), TuningKind::Lora);
+        assert_eq!(read.care, Care::default());
     }
 }

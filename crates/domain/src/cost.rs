@@ -96,9 +96,9 @@ impl<'a> CostModel<'a> {
 
     /// Numbers that learn.
     pub fn n_learned(&self) -> u64 {
-        let (shape, lora) = (self.shape, &self.config.lora);
+        let shape = self.shape;
         let norms = (2 * shape.n_layers() + 1) * shape.width;
-        match self.config.tuning {
+        match &self.config.tuning {
             Tuning::Full { train_embeddings } => {
                 let layers = shape.n_layers() * shape.layer_weights();
                 let tables = match (train_embeddings, shape.tied_head) {
@@ -109,7 +109,7 @@ impl<'a> CostModel<'a> {
                 };
                 layers + tables + norms
             }
-            Tuning::Lora => {
+            Tuning::Lora(lora) => {
                 let pairs = lora.target_modules.iter().map(|target| {
                     let [columns_in, columns_out] = shape.matrix(*target);
                     let magnitudes = if lora.use_dora { columns_out } else { 0 };
@@ -120,16 +120,13 @@ impl<'a> CostModel<'a> {
         }
     }
 
-    fn is_full(&self) -> bool {
-        matches!(self.config.tuning, Tuning::Full { .. })
-    }
-
     fn adapts(&self, target: TargetModule) -> bool {
-        !self.is_full() && self.config.lora.target_modules.contains(&target)
+        let lora = self.config.lora();
+        lora.is_some_and(|lora| lora.target_modules.contains(&target))
     }
 
     fn drops(&self) -> bool {
-        !self.is_full() && self.config.lora.dropout > 0.0
+        self.config.lora().is_some_and(|lora| lora.dropout > 0.0)
     }
 }
 

@@ -90,7 +90,7 @@ fn step(model: &CausalLm, n_rows: u32, n_tokens: u32) -> (f32, Duration) {
     let ids: Vec<u32> = (0..n_tokens).map(|index| index * 37 % 10_000).collect();
     let batch = Ragged::from_rows((0..n_rows).map(|_| ids.as_slice()));
     let targets: Arc<[u32]> = ids.repeat(n_rows as usize).into();
-    let adapter = Adapter::init(&lora, &model, 1).require_grad();
+    let adapter = Adapter::init(&lora, model, 1).require_grad();
     let started = Instant::now();
     let model = model.autodiff();
     let hidden = model.hidden(&batch, Some(&adapter), None);

@@ -117,6 +117,7 @@ impl Linear {
         match self.gain(part, slot) {
             None => update,
             Some(gain) => {
+                let gain = cast(gain, x.dtype());
                 project(x, &self.rows(part)) * gain.clone().sub_scalar(1.0) + update * gain
             }
         }

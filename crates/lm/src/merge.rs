@@ -87,7 +87,9 @@ fn merge(weight: &mut [f32], pair: &LoraPair, scale: f64) {
             add_scaled(weight, &update, scale as f32);
             if let Some(lengths) = &lengths {
                 let gain = lengths[row] / norm(weight);
-                weight.iter_mut().for_each(|value| *value *= gain);
+                for value in weight.iter_mut() {
+                    *value *= gain;
+                }
             }
         });
 }

@@ -325,7 +325,7 @@ mod tests {
             dropout: 0.0,
             target_modules: Target::ALL.to_vec(),
         };
-        let adapter = Adapter::init(&config, &model, 1);
+        let adapter = Adapter::init(&config, model, 1);
         // A factor that is zero at first, as those that are not.
         adapter.map(|name, tensor| tensor + if name.contains("lora_B") { 0.02 } else { 0.0 })
     }

@@ -105,7 +105,8 @@ impl Plan {
     fn replayed(&self, epoch: u64) -> impl Iterator<Item = Pick> {
         let n = self.n_replay_rows.max(1);
         let order = random::permutation(n, random::key(&[self.seed, REPLAY]));
-        let skipped = (epoch % n as u64) as usize * (self.n_replayed % n) % n;
+        let epochs = usize::try_from(epoch % n as u64).expect("below the rows");
+        let skipped = epochs * (self.n_replayed % n) % n;
         order
             .into_iter()
             .cycle()

@@ -244,7 +244,7 @@ pub fn load(dir: &Path, model: &CausalLm) -> Result<Checkpoint, CheckpointError>
         path: dir.display().to_string(),
         source,
     };
-    let learned = load_learned(dir, state.identity.config.tuning, model).map_err(tensors)?;
+    let learned = load_learned(dir, &state.identity.config.tuning, model).map_err(tensors)?;
     let moments = load_moments(&dir.join(OPTIMIZER), &learned).map_err(tensors)?;
     let best = if dir.join(BEST).exists() {
         Some(load_best(&dir.join(BEST), &learned).map_err(tensors)?)
@@ -261,13 +261,13 @@ pub fn load(dir: &Path, model: &CausalLm) -> Result<Checkpoint, CheckpointError>
     })
 }
 
-fn load_learned(dir: &Path, tuning: Tuning, model: &CausalLm) -> Result<Learned, LoadError> {
+fn load_learned(dir: &Path, tuning: &Tuning, model: &CausalLm) -> Result<Learned, LoadError> {
     Ok(match tuning {
-        Tuning::Lora => Learned::Adapter(Adapter::load(dir, model.config(), model.device())?),
+        Tuning::Lora(_) => Learned::Adapter(Adapter::load(dir, model.config(), model.device())?),
         Tuning::Full { train_embeddings } => Learned::Full(FullWeights::load(
             &dir.join(WEIGHTS),
             model,
-            train_embeddings,
+            *train_embeddings,
         )?),
     })
 }

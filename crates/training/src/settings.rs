@@ -7,8 +7,11 @@ use lm::Adapter;
 use lm::config::ModelConfig;
 use lm::lora::{LoraConfig, Target};
 
-/// Whether a run with the settings `lora` can go on from `adapter`.
-pub fn fits(adapter: &Adapter, lora: &domain::config::LoraConfig) -> bool {
+/// Whether a run with these settings can go on from `adapter`.
+pub fn fits(adapter: &Adapter, config: &TrainingConfig) -> bool {
+    let Some(lora) = config.lora() else {
+        return false;
+    };
     let (found, wanted) = (adapter.config(), lora_config(lora));
     let scaling = |config: &LoraConfig| (config.rank, config.use_rslora, config.use_dora);
     scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules

@@ -1,27 +1,22 @@
 //! `attune train`: the worker's own training, without a server.
 
+mod inputs;
 mod output;
 mod progress;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
-use dataset::Limits;
-use domain::auto::Facts;
-use domain::config::Tuning;
-use domain::{Hyperparameters, TrainingConfig};
-use lm::device::Device;
-use lm::{Adapter, BaseFiles, CausalLm, Dtype, Learned};
-use text::TextModel;
+use anyhow::Context;
+use lm::{BaseFiles, Dtype, Learned};
+use training::Trained;
 use training::memory::Room;
 use training::report::Draft;
-use training::{Checkpoint, Format, Probe, Rows, Run, Trained, checkpoint};
 
+use self::inputs::Inputs;
 use self::output::{Output, Summary};
 use self::progress::Progress;
 use crate::code::code;
-use crate::models;
 use crate::print;
 
 /// Arguments of `attune train`.
@@ -71,69 +66,12 @@ pub struct TrainArgs {
 /// Whatever is wrong with the arguments, the files or the run, by name.
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let asked = read_settings(args.config.as_deref())?;
-    let device = Device::parse(&args.device).context("--device")?;
-    let files = models::open_local(&args.model, args.data_dir.as_deref())?;
-    let text = TextModel::from_parts(
-        files.tokenizer_json(),
-        files.tokenizer_config_json(),
-        files.chat_template(),
-    )
-    .context("cannot use the base model's tokenizer or chat template")?
-    .with_now(modified(&args.train)?);
-    let fingerprint = files.fingerprint().context("cannot hash the base model")?;
-    let config = asked.resolve(&Facts {
-        n_rows: count_lines(&args.train)?,
-        n_bytes: std::fs::metadata(&args.train)?.len(),
-        n_params: files.config().n_params(),
-        context_length: files.config().max_position_embeddings as u64,
-        fallback_seed: 0,
-    });
-    if config.care.replay.is_some() != args.replay.is_some() {
-        bail!("give both the setting `replay` and the file to mix in (--replay), or neither");
-    }
-    let precision = training::settings::base_precision(&config);
-    let model = files
-        .load(&device, precision)
-        .context("cannot load the base model")?;
+    let inputs = Inputs::read(args)?;
     let checkpoints = args.out.join("checkpoints");
     std::fs::create_dir_all(&checkpoints)
         .with_context(|| format!("cannot create {}", checkpoints.display()))?;
-    let read = |path: &Path| {
-        Rows::read(
-            path,
-            &text,
-            Format::of(&config),
-            &Limits::default(),
-            &args.out,
-        )
-        .with_context(|| format!("cannot train on {}", path.display()))
-    };
-    let train = read(&args.train)?;
-    let valid = args.valid.as_deref().map(read).transpose()?;
-    let replay = args.replay.as_deref().map(read).transpose()?;
-    let probe = Probe::new(&text, Format::of(&config).max_seq_len)
-        .context("cannot tokenize the text that forgetting is measured on")?;
-    let initial = initial(args, &model, &config)?;
-    let resume = if args.resume {
-        latest(&model, &checkpoints)
-    } else {
-        None
-    };
-    let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.step);
-
-    let run = Run {
-        model: &model,
-        base_fingerprint: &fingerprint,
-        config: &config,
-        train: &train,
-        replay: replay.as_ref(),
-        valid: valid.as_ref(),
-        probe: Some(&probe),
-        initial,
-        resume: resume.map(Box::new),
-        checkpoint_dir: &checkpoints,
-    };
+    let run = inputs.run(args, &checkpoints)?;
+    let first_step = run.resume.as_ref().map_or(0, |checkpoint| checkpoint.step);
     let max_bytes = args.max_memory_mb.map(|mb| mb.saturating_mul(1_000_000));
     let estimate = training::estimate(&run, Room::now(max_bytes))?;
     if args.estimate {
@@ -143,77 +81,23 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     eprintln!("estimated: {estimate}");
     let draft = Draft::new(&run, code(), estimate);
     let output = Output::open(&args.out, first_step)?;
-    let total_steps = config.total_steps(train.report.n_rows);
+    let total_steps = inputs.config.total_steps(inputs.train.report.n_rows);
     let mut progress = Progress::new(output, first_step, total_steps);
     let trained = training::train(run, &mut progress)?;
     let (output, tokens_seen) = progress.finish()?;
     for said in said_at_the_end(&trained) {
         eprintln!("{said}");
     }
-    save(&trained.learned, &files, args)?;
+    save(&trained.learned, &inputs.files, args)?;
     output.report(draft, &trained)?;
-    let truncated_rows =
-        train.report.truncated_rows + valid.as_ref().map_or(0, |rows| rows.report.truncated_rows);
+    let truncated_rows = inputs.truncated_rows();
     output.summary(&Summary::new(
         &trained,
-        config,
+        inputs.config,
         truncated_rows,
         tokens_seen,
         started.elapsed(),
     ))
-}
-
-fn read_settings(path: Option<&Path>) -> anyhow::Result<Hyperparameters> {
-    let Some(path) = path else {
-        return Ok(Hyperparameters::default());
-    };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let value =
-        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    Hyperparameters::parse("", &value).with_context(|| path.display().to_string())
-}
-
-/// The adapter of `--init-adapter`.
-fn initial(
-    args: &TrainArgs,
-    model: &CausalLm,
-    config: &TrainingConfig,
-) -> anyhow::Result<Option<Adapter>> {
-    let Some(dir) = &args.init_adapter else {
-        return Ok(None);
-    };
-    if config.tuning != Tuning::Lora {
-        bail!(
-            "--init-adapter cannot be given with `tuning`: `full`; merge it into the base first \
-             (`attune export --merged`) and train that"
-        );
-    }
-    let adapter = Adapter::load(dir, model.config(), model.device())
-        .with_context(|| format!("cannot start from {}", dir.display()))?;
-    if !training::settings::fits(&adapter, &config.lora) {
-        bail!(
-            "{} has rank {} and other `lora` settings than the job's; make them the same",
-            dir.display(),
-            adapter.config().rank
-        );
-    }
-    Ok(Some(adapter))
-}
-
-/// The newest whole checkpoint; those that are not are passed over with a warning.
-fn latest(model: &CausalLm, checkpoints: &Path) -> Option<Checkpoint> {
-    let (found, passed_over) = checkpoint::latest(checkpoints, model);
-    for error in passed_over {
-        tracing::warn!(
-            "Passing over a checkpoint: {}",
-            domain::failure::error_chain(&error)
-        );
-    }
-    if let Some(message) = found.as_ref().and_then(|found| found.other_kernels(model)) {
-        tracing::warn!("{message}");
-    }
-    found
 }
 
 /// Writes an adapter in PEFT's layout, or a whole model in Hugging Face's.
@@ -254,30 +138,4 @@ fn said_at_the_end(trained: &Trained) -> Vec<String> {
         );
     }
     said
-}
-
-/// When the file was last changed: the date that a template may write, the same when the run is resumed.
-fn modified(path: &Path) -> anyhow::Result<time::OffsetDateTime> {
-    let modified = std::fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(modified.into())
-}
-
-fn count_lines(path: &Path) -> anyhow::Result<u64> {
-    use std::io::Read;
-    let mut file =
-        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut lines, mut last) = (0, b'\n');
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let n = file
-            .read(&mut buffer)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        if n == 0 {
-            return Ok(lines + u64::from(last != b'\n'));
-        }
-        lines += buffer[..n].split(|byte| *byte == b'\n').count() as u64 - 1;
-        last = buffer[n - 1];
-    }
 }

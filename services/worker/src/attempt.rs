@@ -77,7 +77,7 @@ struct Prepared {
     probe: Probe,
     /// The tuned model that the job goes on from.
     initial: Option<Adapter>,
-    resume: Option<Checkpoint>,
+    resume: Option<Box<Checkpoint>>,
 }
 
 impl Attempt<'_> {
@@ -99,7 +99,7 @@ impl Attempt<'_> {
         publish::publish(self, &trained, draft, dir.path()).await
     }
 
-    async fn prepare(&mut self, dir: &Path) -> Result<Prepared, Stop> {
+    async fn prepare(&mut self, dir: &Path) -> Result<Box<Prepared>, Stop> {
         let model = self.resolve_model().await?;
         let Worker {
             bases,
@@ -134,15 +134,15 @@ impl Attempt<'_> {
         self.say(findings::events(files, now)).await?;
         let probe = Probe::new(&base.text, self.max_seq_len())
             .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
-        Ok(Prepared {
+        Ok(Box::new(Prepared {
             initial: self.initial_adapter(&model, &base.model, dir).await?,
-            resume: resume::latest(self, &base, dir).await?,
+            resume: resume::latest(self, &base, dir).await?.map(Box::new),
             base,
             train,
             replay,
             valid,
             probe,
-        })
+        }))
     }
 
     fn max_seq_len(&self) -> usize {
@@ -207,7 +207,7 @@ impl Attempt<'_> {
             self.worker.objects.get_file(&key, &dir.join(name)).await?;
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
-        if !training::settings::fits(&adapter, &self.job.config.lora) {
+        if !training::settings::fits(&adapter, &self.job.config) {
             let message = format!(
                 "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
                 self.job.model,
@@ -251,7 +251,7 @@ impl Attempt<'_> {
 
     async fn train(
         &mut self,
-        prepared: Prepared,
+        prepared: Box<Prepared>,
         checkpoints: std::path::PathBuf,
     ) -> Result<(Trained, Draft), Stop> {
         let (messages, received) = mpsc::unbounded_channel();
@@ -274,7 +274,7 @@ impl Attempt<'_> {
                 valid: prepared.valid.as_ref(),
                 probe: Some(&prepared.probe),
                 initial: prepared.initial,
-                resume: prepared.resume.map(Box::new),
+                resume: prepared.resume,
                 checkpoint_dir: &checkpoints,
             };
             // The process may have run larger jobs before.

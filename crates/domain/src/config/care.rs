@@ -15,15 +15,18 @@ pub enum Keep {
 
 /// Settings of careful training. The default does nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Care {
     /// Rows of another file among those of the training file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
     /// The weight of `KL(base ‖ model)` per supervised token beside the cross-entropy, both in nats; 0 leaves it out.
+    #[serde(skip_serializing_if = "is_zero")]
     pub kl_weight: f64,
     /// Which state becomes the model.
     pub keep: Keep,
     /// Ends the run early.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
     /// Warns when the perplexity of a general text grows by more than this share of what it was; `None` does not
     /// measure it.
@@ -37,7 +40,7 @@ pub struct Replay {
     /// The share of replayed rows among all rows of an epoch, above 0 and below 1.
     pub ratio: f64,
     /// The file: an id in the API, absent where the file is given beside the settings.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
 
@@ -50,6 +53,14 @@ pub struct EarlyStopping {
     /// What counts as a gain: a loss lower by more than this, in nats.
     #[serde(default)]
     pub min_delta: f64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Replay {

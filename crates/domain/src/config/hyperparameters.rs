@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     EarlyStopping, Keep, LrSchedule, MethodKind, Precision, Quantization, Replay, TargetModule,
+    TuningKind,
 };
 use crate::field::{FieldError, Fields};
 use crate::limits::MAX_SEED;
@@ -58,15 +59,6 @@ pub struct Hyperparameters {
     pub lora_use_dora: Option<bool>,
     pub lora_dropout: Option<f64>,
     pub lora_target_modules: Option<Vec<TargetModule>>,
-}
-
-/// What learns, without its options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "documented at Tuning")]
-pub enum TuningKind {
-    Lora,
-    Full,
 }
 
 const SETTINGS: [&str; 34] = [

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The loss of a run. Every preference loss but ORPO and SimPO compares the model with its reference: the model that the
 /// run started from.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[serde(from = "MethodFields", into = "MethodFields")]
 pub enum Method {
     /// Cross-entropy of what the assistant said.
     #[default]
@@ -44,16 +44,40 @@ pub enum Method {
 }
 
 /// A method without its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "documented at Method")]
 pub enum MethodKind {
+    #[default]
     Supervised,
     Dpo,
     Ipo,
     Orpo,
     SimPo,
     Kto,
+}
+
+/// The numbers of a method, as far as they were chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "documented at Method")]
+pub struct Numbers {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desirable_weight: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undesirable_weight: Option<f64>,
+}
+
+/// [`Method`] as settings say it.
+#[derive(Serialize, Deserialize)]
+struct MethodFields {
+    #[serde(default)]
+    method: MethodKind,
+    #[serde(flatten)]
+    numbers: Numbers,
 }
 
 /// What a row of the dataset is.
@@ -106,6 +130,26 @@ impl MethodKind {
 }
 
 impl Method {
+    /// The method with these numbers; those that were not chosen are what its paper and the field's libraries begin with.
+    pub fn new(kind: MethodKind, numbers: &Numbers) -> Self {
+        let beta = |usual| numbers.beta.unwrap_or(usual);
+        match kind {
+            MethodKind::Supervised => Self::Supervised,
+            MethodKind::Dpo => Self::Dpo { beta: beta(0.1) },
+            MethodKind::Ipo => Self::Ipo { beta: beta(0.1) },
+            MethodKind::Orpo => Self::Orpo { beta: beta(0.1) },
+            MethodKind::SimPo => Self::SimPo {
+                beta: beta(2.0),
+                gamma: numbers.gamma.unwrap_or(1.0),
+            },
+            MethodKind::Kto => Self::Kto {
+                beta: beta(0.1),
+                desirable_weight: numbers.desirable_weight.unwrap_or(1.0),
+                undesirable_weight: numbers.undesirable_weight.unwrap_or(1.0),
+            },
+        }
+    }
+
     /// Which one it is.
     pub fn kind(&self) -> MethodKind {
         match self {
@@ -129,6 +173,41 @@ impl Method {
     }
 }
 
+impl From<MethodFields> for Method {
+    fn from(fields: MethodFields) -> Self {
+        Self::new(fields.method, &fields.numbers)
+    }
+}
+
+impl From<Method> for MethodFields {
+    fn from(method: Method) -> Self {
+        let mut numbers = Numbers::default();
+        match method {
+            Method::Supervised => {}
+            Method::Dpo { beta } | Method::Ipo { beta } | Method::Orpo { beta } => {
+                numbers.beta = Some(beta);
+            }
+            Method::SimPo { beta, gamma } => {
+                numbers.beta = Some(beta);
+                numbers.gamma = Some(gamma);
+            }
+            Method::Kto {
+                beta,
+                desirable_weight,
+                undesirable_weight,
+            } => {
+                numbers.beta = Some(beta);
+                numbers.desirable_weight = Some(desirable_weight);
+                numbers.undesirable_weight = Some(undesirable_weight);
+            }
+        }
+        Self {
+            method: method.kind(),
+            numbers,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +219,6 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), name);
         }
         let dpo = serde_json::to_value(Method::Dpo { beta: 0.1 }).unwrap();
-        assert_eq!(dpo, serde_json::json!({"type": "dpo", "beta": 0.1}));
+        assert_eq!(dpo, serde_json::json!({"method": "dpo", "beta": 0.1}));
     }
 }

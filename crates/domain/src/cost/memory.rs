@@ -100,11 +100,10 @@ impl CostModel<'_> {
         let shape = self.shape;
         let (d, f) = (shape.width, shape.mlp_width);
         let sources = 2 * d + (shape.query_width + 2 * shape.key_width) + 2 * f;
-        if self.is_full() {
+        let Some(lora) = self.config.lora() else {
             // A matrix that learns keeps what it reads: both norms' results, the attention's and the activation's.
             return sources + 2 * d + shape.query_width + f;
-        }
-        let lora = &self.config.lora;
+        };
         let attended = if self.adapts(TargetModule::OProj) && !self.drops() {
             shape.query_width
         } else {

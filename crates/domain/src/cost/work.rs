@@ -115,7 +115,7 @@ impl CostModel<'_> {
         let unasked: u64 = unasked.iter().map(|[rows, columns]| rows * columns).sum();
         let unasked = 2.0 * float(batch.n_tokens() * unasked);
         let (matmul, head) = match self.config.tuning {
-            Tuning::Lora => (forward.matmul - unasked, forward.head),
+            Tuning::Lora(_) => (forward.matmul - unasked, forward.head),
             Tuning::Full { train_embeddings } => {
                 let both = 2.0 * forward.matmul;
                 let head = if train_embeddings || !shape.tied_head {
@@ -170,10 +170,9 @@ impl CostModel<'_> {
 
     /// Numbers of all factors of all layers.
     fn adapter_weights(&self) -> u64 {
-        if self.is_full() {
+        let Some(lora) = self.config.lora() else {
             return 0;
-        }
-        let lora = &self.config.lora;
+        };
         let pairs = lora.target_modules.iter().map(|target| {
             let [columns_in, columns_out] = self.shape.matrix(*target);
             lora.rank as u64 * (columns_in + columns_out)

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use super::graph::binary;
 use super::is_fused;
+use crate::precision::cast;
 use crate::profile::{Part, measure};
 
 /// Whether these operations are to run: the weight is on a graph, in the only numbers that learn.
@@ -59,6 +60,7 @@ pub(super) fn cross_entropy(
 /// `y`: `[n, width]`, `factors`: `[1, width]`; returns `[n, width]`.
 pub(crate) fn scale_columns(y: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
     if !is_fused(&y) {
+        let factors = cast(factors, y.dtype());
         return y * factors;
     }
     let (y, factors) = (y.into_dispatch(), factors.into_dispatch());

@@ -55,10 +55,10 @@ fn ways_out(config: &TrainingConfig) -> Vec<String> {
     }
     match config.tuning {
         Tuning::Full { .. } => ways.push("learn an adapter (`tuning`: `lora`)".to_owned()),
-        Tuning::Lora if config.quantization == Quantization::None => {
+        Tuning::Lora(_) if config.quantization == Quantization::None => {
             ways.push("keep the base in 4 bits (`quantization`: `nf4`)".to_owned());
         }
-        Tuning::Lora => {}
+        Tuning::Lora(_) => {}
     }
     ways
 }

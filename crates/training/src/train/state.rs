@@ -20,7 +20,7 @@ use crate::objective::{self, Objective, Policy, Reference};
 use crate::observer::{CheckpointReport, Next, Observer, StepReport};
 use crate::probe::Forgetting;
 use crate::random;
-use crate::rows::Sample;
+use crate::rows::{Rows, Sample};
 use crate::schedule::Schedule;
 use crate::selection::Selection;
 use crate::settings;
@@ -51,7 +51,7 @@ impl<'a> State<'a> {
         let identity = Identity::of(&run);
         let resume = run.resume.take();
         let (learned, optimizer, selection) = begin(resume, &run, &identity)?;
-        let n_replay_rows = run.replay.map_or(0, |rows| rows.len());
+        let n_replay_rows = run.replay.map_or(0, Rows::len);
         let plan = Plan::new(config, run.train.len(), n_replay_rows);
         let schedule = Schedule::new(config, plan.total_steps());
         let first_step = optimizer.step;
@@ -343,10 +343,7 @@ pub(super) fn activations(config: &TrainingConfig) -> Activations {
 }
 
 pub(super) fn dropout(config: &TrainingConfig, step: u64, micro_batch: usize) -> Option<Dropout> {
-    if config.tuning != Tuning::Lora {
-        return None;
-    }
-    let rate = config.lora.dropout;
+    let rate = config.lora()?.dropout;
     let key = random::key(&[config.seed, step, micro_batch as u64]);
     (rate > 0.0).then_some(Dropout { rate, key })
 }
@@ -354,12 +351,13 @@ pub(super) fn dropout(config: &TrainingConfig, step: u64, micro_batch: usize) ->
 /// What learns, before the first step.
 pub(super) fn first(run: &Run<'_>) -> Learned {
     let (model, config) = (run.model, run.config);
-    match config.tuning {
-        Tuning::Full { train_embeddings } => Learned::Full(model.trainable(train_embeddings)),
-        Tuning::Lora => Learned::Adapter(run.initial.clone().unwrap_or_else(|| {
-            let lora = settings::lora_config(&config.lora);
-            Adapter::init(&lora, model, config.seed)
-        })),
+    match &config.tuning {
+        Tuning::Full { train_embeddings } => Learned::Full(model.trainable(*train_embeddings)),
+        Tuning::Lora(lora) => Learned::Adapter(
+            run.initial
+                .clone()
+                .unwrap_or_else(|| Adapter::init(&settings::lora_config(lora), model, config.seed)),
+        ),
     }
 }
 

@@ -196,7 +196,7 @@ fn a_hash_changes_with_what_it_is_of_and_with_nothing_else() {
     };
     let mut other_rows = crate::support::rows(4);
     other_rows.report.fingerprint = "others".to_owned();
-    let lora = training::settings::lora_config(&config.lora);
+    let lora = training::settings::lora_config(config.lora().unwrap());
     let adapter = Adapter::init(&lora, &model, 77);
     let changed = [
         hashes(Run {

@@ -94,7 +94,7 @@ fn a_row_has_the_same_loss_among_others_and_alone() {
 #[test]
 fn a_new_adapter_changes_nothing() {
     let (model, rows) = (tiny_model(), examples(6));
-    let lora = training::settings::lora_config(&config(&json!({})).lora);
+    let lora = training::settings::lora_config(config(&json!({})).lora().unwrap());
     let adapter = lm::Adapter::init(&lora, &model, 1);
     let with = evaluate(&model, Some(&adapter), &rows);
     let without = evaluate(&model, None, &rows);
@@ -119,7 +119,7 @@ fn a_loss_that_is_no_number_stops_the_run_names_the_lines_and_saves_nothing() {
         "n_epochs": 1, "batch_size": 2, "shuffle": false, "checkpoint_every": 1, "lora": {"rank": 2},
     });
     let (model, config, rows) = (tiny_model(), config(&settings), rows(4));
-    let lora = training::settings::lora_config(&config.lora);
+    let lora = training::settings::lora_config(config.lora().unwrap());
     let broken = Adapter::init(&lora, &model, 1).map(|_, tensor| tensor.ones_like() * 1e38);
     let dir = TempDir::new().unwrap();
     let run = Run {

@@ -1,14 +1,18 @@
 //! Every method learns: on rows it has not seen, its loss ends clearly below that of the same run with a frozen adapter.
 
+use std::ops::Range;
+
 use dataset::Judgement;
 use domain::TrainingConfig;
-use lm::Learned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use text::Example;
 use training::{Rows, Run, Sample, StepReport};
 
 use crate::support::{Recorder, config, example, rows_of_samples, run_of, tiny_model, watch};
+
+/// Makes the rows of these numbers.
+type MakeRows = fn(Range<usize>) -> Rows;
 
 /// By how much, as a share of the control's loss.
 const MARGIN: f64 = 0.1;
@@ -25,12 +29,12 @@ fn answer(row: usize, is_good: bool) -> Example {
     example(&ids, 5)
 }
 
-fn chats(rows: std::ops::Range<usize>) -> Rows {
+fn chats(rows: Range<usize>) -> Rows {
     let rows: Vec<Sample> = rows.map(|row| Sample::plain(answer(row, true))).collect();
     rows_of_samples(&rows)
 }
 
-fn pairs(rows: std::ops::Range<usize>) -> Rows {
+fn pairs(rows: Range<usize>) -> Rows {
     let pair = |row| Sample {
         example: answer(row, true),
         judgement: Judgement::BetterThan(answer(row, false)),
@@ -38,7 +42,7 @@ fn pairs(rows: std::ops::Range<usize>) -> Rows {
     rows_of_samples(&rows.map(pair).collect::<Vec<_>>())
 }
 
-fn judged(rows: std::ops::Range<usize>) -> Rows {
+fn judged(rows: Range<usize>) -> Rows {
     let row = |row| Sample {
         example: answer(row, row % 2 == 0),
         judgement: if row % 2 == 0 {
@@ -51,10 +55,7 @@ fn judged(rows: std::ops::Range<usize>) -> Rows {
 }
 
 /// The loss on unseen rows after training, and what the run saw.
-fn valid_loss(
-    config: &TrainingConfig,
-    rows: fn(std::ops::Range<usize>) -> Rows,
-) -> (f64, Vec<StepReport>) {
+fn valid_loss(config: &TrainingConfig, rows: MakeRows) -> (f64, Vec<StepReport>) {
     let (model, train, valid) = (tiny_model(), rows(0..48), rows(50..66));
     let dir = TempDir::new().unwrap();
     let run = Run {
@@ -63,14 +64,10 @@ fn valid_loss(
     };
     let (trained, seen) = watch(run, Recorder::default());
     let trained = trained.unwrap();
-    if config.learning_rate > 1e-9 {
-        let tensors = |learned: &Learned| learned.named_tensors().count();
-        assert!(tensors(&trained.learned) > 0);
-    }
     (trained.valid.unwrap().loss, seen.steps)
 }
 
-fn learns(settings: &Value, rows: fn(std::ops::Range<usize>) -> Rows) {
+fn learns(settings: &Value, rows: MakeRows) {
     let mut settings = settings.clone();
     let common = json!({
         "n_epochs": 8, "batch_size": 4, "grad_accum": 2, "lr_schedule": "constant", "warmup_steps": 0,
@@ -160,7 +157,7 @@ fn kto_learns() {
 
 #[test]
 fn no_methods_loss_depends_on_how_a_global_batch_is_split() {
-    let cases: [(&str, fn(std::ops::Range<usize>) -> Rows); 6] = [
+    let cases: [(&str, MakeRows); 6] = [
         ("supervised", chats),
         ("dpo", pairs),
         ("ipo", pairs),

@@ -85,7 +85,6 @@ fn train_as(reference: &Reference, settings: &Value, rows: &Rows) -> Trained {
     let pairs = seen.steps.iter().zip(&reference.losses);
     let off = pairs.map(|(step, expected)| relative(f64::from(step.train_loss), *expected));
     let worst = off.fold(0.0, f64::max);
-    println!("worst relative difference of a loss: {worst:.2e}");
     assert!(
         worst < 1e-3,
         "a loss is off by {worst:e}: {:?}",

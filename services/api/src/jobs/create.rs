@@ -132,7 +132,7 @@ fn resolved(
 /// OpenAI's three settings as numbers, in both places where clients look. A strict client fails without them.
 fn shown_request(config: &TrainingConfig, facts: &Facts) -> JobRequest {
     // The multiplier relates to the rate that would have been chosen without one.
-    let usual_rate = learning_rate(config.method.kind(), config.tuning, facts.n_params);
+    let usual_rate = learning_rate(config.method.kind(), config.tuning.kind(), facts.n_params);
     let hyperparameters = json!({
         "n_epochs": config.n_epochs,
         "batch_size": config.batch_size,

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::config::Replay;
-use domain::config::hyperparameters::TuningKind;
+use domain::config::{Replay, TuningKind};
 use domain::limits::{
     MAX_METADATA_KEY_CHARS, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARS, MAX_SUFFIX_CHARS,
 };

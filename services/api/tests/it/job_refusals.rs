@@ -33,8 +33,17 @@ async fn every_fault_is_a_400_with_its_param() {
             json!({"hyperparameters": {"batch_size": 257}}),
             "hyperparameters.batch_size",
         ),
-        (json!({"method": {"type": "dpo", "dpo": {}}}), "method.type"),
         (json!({"method": {"type": "reinforcement"}}), "method.type"),
+        (
+            json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}),
+            "method.dpo.hyperparameters.beta",
+        ),
+        (json!({"attune": {"beta": 0.1}}), "attune.beta"),
+        (json!({"attune": {"tuning": "full"}}), "attune.tuning"),
+        (
+            json!({"attune": {"replay": {"ratio": 0.1}}}),
+            "attune.replay.file",
+        ),
         (json!({"attune": {"lora": {"rank": 0}}}), "attune.lora.rank"),
         (json!({"attune": {"epochs": 1}}), "attune.epochs"),
         (
@@ -96,6 +105,11 @@ async fn what_is_not_there_is_named() {
         (
             json!({"validation_file": bobs}),
             "validation_file",
+            "file_not_found",
+        ),
+        (
+            json!({"attune": {"replay": {"file": bobs}}}),
+            "attune.replay.file",
             "file_not_found",
         ),
     ] {

@@ -83,6 +83,7 @@ async fn every_setting_is_resolved_and_shown() {
         "batch_size": 4,
         "checkpoint_every": 1,
         "grad_accum": 1,
+        "keep": "best",
         "learning_rate": 0.001,
         "lora": {
           "alpha": 16.0,
@@ -97,17 +98,23 @@ async fn every_setting_is_resolved_and_shown() {
             "up_proj",
             "down_proj"
           ],
+          "use_dora": false,
           "use_rslora": false
         },
         "lr_schedule": "linear",
         "max_grad_norm": 1.0,
+        "max_perplexity_increase": 0.1,
         "max_seq_len": 512,
         "max_steps": null,
+        "method": "supervised",
         "n_epochs": 3,
         "packing": true,
         "precision": "f32",
+        "quantization": "none",
+        "recompute": false,
         "seed": "[seed]",
         "shuffle": true,
+        "tuning": "lora",
         "warmup_steps": 0,
         "weight_decay": 0.0
       },
@@ -115,6 +122,25 @@ async fn every_setting_is_resolved_and_shown() {
       "suffix": "tickets"
     }
     "#);
+}
+
+#[tokio::test]
+async fn openais_preference_tuning_is_shown_in_openais_words() {
+    let app = TestApp::start().await;
+    let method = json!({"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 1}}});
+    let job = app.alice.job(json!({"method": method})).await;
+    assert_eq!(job["method"]["type"], "dpo");
+    assert_eq!(
+        job["method"]["dpo"]["hyperparameters"],
+        json!({"beta": 0.2, "n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1.0})
+    );
+    assert_eq!(job["attune"]["config"]["method"], "dpo");
+    // What one job was can be asked of the next.
+    let mut config = job["attune"]["config"].clone();
+    config["method"] = json!("ipo");
+    let again = app.alice.job(json!({"attune": config})).await;
+    assert_eq!(again["attune"]["config"], config);
+    assert_eq!(again["method"]["type"], "dpo");
 }
 
 #[tokio::test]

@@ -34,9 +34,8 @@ pub(super) fn check(asked: &Hyperparameters, path: &str, has_lora: bool) -> Resu
         return refuse("train_embeddings", message.to_owned());
     }
     let is_quantised = !matches!(asked.quantization, None | Some(Quantization::None));
-    if is_quantised && asked.precision.is_some() {
-        let message =
-            "cannot be given together with `quantization`, which says how the base model is kept";
+    if is_quantised && asked.precision == Some(Precision::F32) {
+        let message = "`f32` does not go with `quantization`: what is decoded is multiplied in 16 bits; leave it out";
         return refuse("precision", message.to_owned());
     }
     Ok(())
