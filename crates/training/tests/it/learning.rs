@@ -9,7 +9,7 @@ use training::objective::{self, Policy, Reference};
 use training::{Evaluation, Rows, Run, Sample, TrainError, eval};
 
 use crate::support::{
-    Recorder, config, example, examples, rows, rows_of, run_of, tiny_model, train_on, watch,
+    Recorder, bits, config, example, examples, rows, rows_of, run_of, tiny_model, train_on, watch,
 };
 
 fn losses(rows: &Rows, settings: &serde_json::Value) -> Vec<f32> {
@@ -136,4 +136,21 @@ fn a_loss_that_is_no_number_stops_the_run_names_the_lines_and_saves_nothing() {
     assert_eq!((what, step, lines), ("loss", 1, vec![1, 2]));
     assert!(seen.steps.is_empty());
     assert!(training::checkpoint::latest(dir.path(), &model).0.is_none());
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let settings = json!({
+        "n_epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "lora": {"rank": 4, "dropout": 0.1},
+    });
+    let (model, config, rows) = (tiny_model(), config(&settings), rows(12));
+    let with_threads = |n: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n);
+        let pool = pool.build().unwrap();
+        let (trained, seen) = pool.install(|| train_on(&model, &config, &rows));
+        (bits(&trained), seen.losses())
+    };
+    let one = with_threads(1);
+    assert_eq!(with_threads(2), one);
+    assert_eq!(with_threads(5), one);
 }
