@@ -7,6 +7,8 @@ mod forecast;
 mod misfit;
 mod words;
 
+use std::time::Duration;
+
 use domain::cost::{CostModel, Flops, Memory};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,9 @@ pub struct Estimate {
 const CHECKPOINT_BYTES_PER_SEC: f64 = 2e8;
 /// A run that takes this many micro-batches' time is worth timing more than one of them.
 const WORTH_A_SECOND_LOOK: f64 = 20.0;
+/// How often the median one is timed then: for at most this share of the run, and no more than is good for a mean.
+const SHARE: f64 = 0.04;
+const MOST_LOOKS: u32 = 4;
 /// A largest micro-batch that is this much larger than the median one says how time grows with size.
 const LARGER: f64 = 1.2;
 /// Bounds of how much faster or slower than in proportion time may grow between the two.
@@ -85,6 +90,16 @@ pub fn estimate(run: &Run<'_>, room: Room) -> Result<Estimate, TrainError> {
     })
 }
 
+/// How often to time the median micro-batch of a run that takes `expected` times as long.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped"
+)]
+fn looks(expected: f64) -> u32 {
+    (expected * SHARE).clamp(1.0, f64::from(MOST_LOOKS)) as u32
+}
+
 /// What pieces of the run took.
 struct Times {
     /// The median micro-batch's operations and seconds.
@@ -112,7 +127,13 @@ impl Times {
         let expected = forecast.flops.total() / median.flops;
         let mut slope = gradients.as_secs_f64() / median.flops;
         if expected > WORTH_A_SECOND_LOOK {
-            [gradients, update] = trial.micro_batch(median.step, &median_picks)?;
+            let looks = looks(expected);
+            (gradients, update) = (Duration::ZERO, Duration::ZERO);
+            for _ in 0..looks {
+                let [one, another] = trial.micro_batch(median.step, &median_picks)?;
+                gradients += one / looks;
+                update += another / looks;
+            }
             slope = gradients.as_secs_f64() / median.flops;
             if largest.flops > LARGER * median.flops {
                 let [larger, _] = trial.micro_batch(largest.step, &largest_picks)?;
@@ -155,5 +176,15 @@ impl Times {
         let measuring = forecast.measuring_flops.total() * self.measuring;
         let writing = forecast.checkpoint_bytes as f64 / CHECKPOINT_BYTES_PER_SEC;
         (steps + measuring + writing, steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_runs_are_looked_at_more_often_but_not_without_end() {
+        assert_eq!([20.0, 60.0, 100.0, 1e9].map(looks), [1, 2, 4, 4]);
     }
 }
