@@ -19,6 +19,7 @@ pub mod gguf;
 pub mod learned;
 mod linear;
 pub mod lora;
+mod memory;
 pub mod merge;
 mod norm;
 mod ops;

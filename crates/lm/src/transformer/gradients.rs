@@ -5,8 +5,10 @@ use burn::tensor::{Gradients, Tensor};
 use super::{CausalLm, Plans};
 use crate::adapter::Adapter;
 use crate::batch::Ragged;
+use crate::device::is_cpu;
 use crate::learned::{Activations, Learned};
 use crate::lora::Dropout;
+use crate::memory;
 
 impl CausalLm {
     /// The gradients of what `objective` makes of a batch's hidden states, in the order of
@@ -25,6 +27,9 @@ impl CausalLm {
         activations: Activations,
         objective: impl FnOnce(&Self, Tensor<2>) -> (Tensor<1>, T),
     ) -> (T, Vec<Tensor<2>>) {
+        if is_cpu(self.device.as_burn()) {
+            memory::keep_freed();
+        }
         let leaves = learned.clone().require_grad();
         let base = self.autodiff();
         let (model, adapter) = leaves.on(&base);

@@ -11,17 +11,23 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod beside;
 mod blocks;
 mod factor;
 mod pack;
 mod row;
+mod turn;
 mod widen;
+
+use std::mem::MaybeUninit;
 
 use half::bf16;
 use rayon::prelude::*;
 
+pub(in crate::ops) use beside::{Beside, NarrowRows};
 pub(super) use factor::{Dense, Factor};
-use pack::narrow;
+use pack::narrow_tile;
+pub(in crate::ops) use pack::round_all;
 
 /// Tiles of a panel.
 const PANEL: usize = 32;
@@ -46,11 +52,11 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// For the name that checkpoints carry.
+    /// For the name that checkpoints carry, with the version of what is computed where there was another before.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Amx => "amx",
-            Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx-2",
+            Self::Avx512Bf16 => "avx512bf16-2",
             Self::Widen => "widened",
         }
     }
@@ -103,7 +109,8 @@ pub(super) fn times(y: &[f32], weight: &impl Factor, kernel: Kernel) -> Vec<f32>
 
 /// The left factor, as the kernels read it.
 struct Narrow {
-    /// As [`narrow`] lays it out.
+    /// `[m / 16, k / 32, 16, 32]`, m and k rounded up to multiples of 32: a kernel reads a tile of 16 rows and 32 summands
+    /// in one go.
     values: Vec<bf16>,
     m: usize,
     /// Summands, up to whole steps.
@@ -112,11 +119,41 @@ struct Narrow {
 
 impl Narrow {
     fn new(a: &[f32], k: usize) -> Self {
-        Self {
-            values: narrow(a, k),
-            m: a.len() / k,
-            k: k.next_multiple_of(STEP),
+        let m = a.len() / k;
+        let width = k.next_multiple_of(STEP);
+        let rows = a.chunks(TILE_ROWS * k).collect();
+        Self::made(m, width, rows, |tile, rows| {
+            narrow_tile(rows, k, width, tile);
+        })
+    }
+
+    /// `make` fills each 32 rows, which come filled with zeros, with what belongs to them.
+    fn made<T: Send>(
+        m: usize,
+        k: usize,
+        rows: Vec<T>,
+        make: impl Fn(&mut [bf16], T) + Sync,
+    ) -> Self {
+        let n = m.next_multiple_of(TILE_ROWS) * k;
+        assert_eq!(rows.len() * TILE_ROWS * k, n, "every tile is made");
+        let mut values = Vec::with_capacity(n);
+        values.spare_capacity_mut()[..n]
+            .par_chunks_mut(TILE_ROWS * k)
+            .zip(rows)
+            .for_each(|(tile, rows)| {
+                // Here, where they stay in the cache until they are overwritten.
+                tile.fill(MaybeUninit::new(bf16::ZERO));
+                #[expect(unsafe_code, reason = "every number was just written")]
+                // SAFETY: as the line above shows.
+                let tile = unsafe { tile.assume_init_mut() };
+                make(tile, rows);
+            });
+        #[expect(unsafe_code, reason = "the tasks initialised every number")]
+        // SAFETY: there are as many tiles as the first n numbers make up, and each task began by writing all of its own.
+        unsafe {
+            values.set_len(n);
         }
+        Self { values, m, k }
     }
 
     /// The factor times `n` columns. `pack` fills a panel of them, which comes filled with zeros, as `pack` lays it out.
@@ -184,11 +221,19 @@ impl Tiles {
         unsafe {
             let target = self.first.add(row * self.n + column);
             if height == TILE_ROWS && width == PANEL {
-                multiply(kernel, a, panel, k, target, self.n);
+                multiply(kernel, a, panel, k, target, self.n, [height, width]);
                 return;
             }
             let mut tile = [0.0; TILE_ROWS * PANEL];
-            multiply(kernel, a, panel, k, tile.as_mut_ptr(), PANEL);
+            multiply(
+                kernel,
+                a,
+                panel,
+                k,
+                tile.as_mut_ptr(),
+                PANEL,
+                [height, width],
+            );
             for (row, values) in tile.chunks_exact(PANEL).take(height).enumerate() {
                 let target = target.add(row * self.n);
                 std::ptr::copy_nonoverlapping(values.as_ptr(), target, width);
@@ -197,7 +242,8 @@ impl Tiles {
     }
 }
 
-/// Writes the product of `[TILE_ROWS, k]` and a panel to `out`, rows `stride` apart.
+/// Writes the product of `[TILE_ROWS, k]` and a panel to `out`, rows `stride` apart: at least its first `height` rows and
+/// `width` columns.
 ///
 /// # Safety
 /// `out` may be written at [`PANEL`] numbers of [`TILE_ROWS`] rows.
@@ -209,19 +255,21 @@ unsafe fn multiply(
     k: usize,
     out: *mut f32,
     stride: usize,
+    [height, width]: [usize; 2],
 ) {
+    assert!(height <= TILE_ROWS && width <= PANEL);
     assert!(a.len() == TILE_ROWS * k && panel.len() == PANEL * k && k.is_multiple_of(STEP));
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller vouches for `out`; the lengths were checked.
     unsafe {
         match kernel {
             Kernel::Amx => amx::multiply(a, panel, k, out, stride),
-            Kernel::Avx512Bf16 => avx512::multiply(a, panel, k, out, stride),
+            Kernel::Avx512Bf16 => avx512::multiply(a, panel, k, out, stride, [height, width]),
             Kernel::Widen => unreachable!("widened products have no tiles"),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{kernel:?} has no tiles, not even at {out:?} and {stride}");
+    unreachable!("{kernel:?} has no tiles, not even at {out:?} and {stride}, {height} × {width}");
 }
 
 #[cfg(test)]
@@ -230,7 +278,7 @@ mod tests {
     use crate::blocks::testing::every_kind;
     use crate::ops::testing::random_values;
 
-    fn random(name: &str, n: usize) -> Vec<bf16> {
+    pub(super) fn random(name: &str, n: usize) -> Vec<bf16> {
         random_values(name, n)
             .into_iter()
             .map(bf16::from_f32)
@@ -289,7 +337,7 @@ mod tests {
         }
     }
 
-    fn kernels() -> Vec<Kernel> {
+    pub(super) fn kernels() -> Vec<Kernel> {
         let mut kernels = vec![Kernel::Widen];
         #[cfg(target_arch = "x86_64")]
         {

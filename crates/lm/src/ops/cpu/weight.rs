@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use half::bf16;
 
-use super::bf16::{self as narrow, Dense, Kernel};
+use super::bf16::{self as narrow, Beside, Dense, Kernel, NarrowRows};
 use super::matmul::{Matrix, product};
 use super::{dims, values};
 use crate::ops::Frozen;
@@ -47,6 +47,47 @@ pub(in crate::ops) fn times_weight(y: &FlexTensor, weight: &Frozen<Flex>) -> Vec
             narrow::times(y, &Dense::new(narrow_values(weight), d), kernel)
         }
         Frozen::Dense(weight) => product(Matrix::new(y, o), Matrix::new(values(weight), d)),
+    })
+}
+
+/// The kernel whose products with `weight` take an adapter along, if there is one here.
+pub(in crate::ops) fn kernel_beside(weight: &Frozen<Flex>) -> Option<Kernel> {
+    let is_wide = matches!(weight, Frozen::Dense(weight) if weight.dtype() != DType::BF16);
+    let kernel = Kernel::detect();
+    (!is_wide && kernel != Kernel::Widen).then_some(kernel)
+}
+
+/// As [`Beside::forward`].
+pub(in crate::ops) fn forward_beside(
+    x: &FlexTensor,
+    weight: &Frozen<Flex>,
+    beside: &Beside,
+    kernel: Kernel,
+) -> (Vec<f32>, Vec<f32>) {
+    let [_, d] = weight.dims();
+    let x = values(x);
+    measure(Part::Matmul, || match weight {
+        Frozen::Blocks(blocks) => beside.forward(x, &**blocks, kernel),
+        Frozen::Dense(weight) => beside.forward(x, &Dense::new(narrow_values(weight), d), kernel),
+    })
+}
+
+/// As [`Beside::backward`].
+pub(in crate::ops) fn backward_beside(
+    dy: &FlexTensor,
+    weight: &Frozen<Flex>,
+    beside: &Beside,
+    kernel: Kernel,
+    wants_source: bool,
+) -> (Vec<f32>, Vec<f32>, NarrowRows) {
+    let [_, d] = weight.dims();
+    let dy = values(dy);
+    measure(Part::Matmul, || match weight {
+        Frozen::Blocks(blocks) => beside.backward(dy, &**blocks, kernel, wants_source),
+        Frozen::Dense(weight) => {
+            let weight = Dense::new(narrow_values(weight), d);
+            beside.backward(dy, &weight, kernel, wants_source)
+        }
     })
 }
 

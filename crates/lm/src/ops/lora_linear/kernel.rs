@@ -1,5 +1,7 @@
 //! The CPU's adapted linear layers.
 
+mod narrow;
+
 use std::ops::Range;
 
 use burn::backend::Flex;
@@ -8,7 +10,9 @@ use rayon::prelude::*;
 
 use super::{LoraPlan, LoraState, Placed, Source};
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
-use crate::ops::cpu::weight::{times_weight, times_weight_transposed};
+use crate::ops::cpu::weight::{
+    forward_beside, kernel_beside, times_weight, times_weight_transposed,
+};
 use crate::ops::cpu::{dims, rows, tensor, values};
 use crate::ops::{Frozen, rms_norm, swiglu};
 use crate::profile::{Part, measure};
@@ -50,6 +54,13 @@ pub(in crate::ops) fn forward(
 ) -> (FlexTensor, FlexTensor) {
     let (x, a, b) = (source.input(), a.to_contiguous(), b.to_contiguous());
     let ([n, d], [_, r]) = (dims(&x), dims(&a));
+    // A single row's product with the matrix is made in f32.
+    if let Some(kernel) = kernel_beside(weight).filter(|_| n > 1) {
+        let [o, _] = weight.dims();
+        let beside = narrow::beside(values(&a), values(&b), [r, o], plan);
+        let (y, u) = forward_beside(&x, weight, &beside, kernel);
+        return (tensor(y, [n, o]), tensor(u, [n, r]));
+    }
     let (mut y, o) = times_weight_transposed(&x, weight);
     let mut u = vec![0.0; n * r];
     let (x, a, b) = (values(&x), values(&a), values(&b));
@@ -76,6 +87,9 @@ pub(in crate::ops) fn backward(
     gradient: &FlexTensor,
     wants_source: bool,
 ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {
+    if let Some(kernel) = kernel_beside(&state.weight) {
+        return narrow::backward(state, gradient, wants_source, kernel);
+    }
     let (a, b) = (state.a.to_contiguous(), state.b.to_contiguous());
     let gradient = gradient.to_contiguous();
     let ([n, o], [d, r]) = (dims(&gradient), dims(&a));

@@ -5,7 +5,8 @@ use std::ops::Range;
 use half::bf16;
 
 use super::factor::Factor;
-use super::pack::{packed_place, round};
+use super::pack::{packed_place, round, round_all};
+use super::turn::turn;
 use super::{HALF, PANEL, STEP};
 use crate::blocks::{Blocks, RUN};
 use crate::ops::cpu::vector::vectorized;
@@ -24,15 +25,21 @@ impl Factor for Blocks {
     fn pack_rows(&self, panel: usize, packed: &mut [bf16]) {
         let [n, k] = self.dims();
         let rows = panel * PANEL..((panel + 1) * PANEL).min(n);
-        let mut piece = [0.0; PIECE];
+        let mut wide = [0.0; PIECE];
+        let mut narrow = [bf16::ZERO; HALF * PIECE];
         for first in (0..k).step_by(PIECE) {
-            let piece = &mut piece[..PIECE.min(k - first)];
-            for (column, row) in rows.clone().enumerate() {
-                self.read(row, first, piece);
-                let (half, place) = (column / HALF, 2 * (column % HALF));
-                for (step, values) in piece.chunks(STEP).enumerate() {
-                    let tile = packed_place(first / 2 + step * HALF, half) + place;
-                    spread(values, &mut packed[tile..]);
+            let wide = &mut wide[..PIECE.min(k - first)];
+            for half in 0..rows.len().div_ceil(HALF) {
+                let rows = rows.clone().skip(half * HALF).take(HALF);
+                narrow.fill(bf16::ZERO);
+                for (row, narrow) in rows.zip(narrow.chunks_exact_mut(PIECE)) {
+                    self.read(row, first, wide);
+                    round_all(wide, narrow);
+                }
+                for step in (0..wide.len()).step_by(STEP) {
+                    let place = packed_place(first / 2 + step / 2, half);
+                    let tile = &mut packed[place..][..HALF * STEP];
+                    turn(&narrow[step..], PIECE, tile);
                 }
             }
         }
@@ -63,17 +70,6 @@ impl Factor for Blocks {
 }
 
 vectorized! {
-    /// Pairs of a step's summands, each to its line of the tile.
-    fn spread(values: &[f32], tile: &mut [bf16]) {
-        let mut narrow = [bf16::ZERO; STEP];
-        for (narrow, value) in narrow.iter_mut().zip(values) {
-            *narrow = round(*value);
-        }
-        for (pair, line) in narrow.as_chunks::<2>().0.iter().zip(tile.chunks_mut(STEP)) {
-            line[..2].copy_from_slice(pair);
-        }
-    }
-
     /// Two rows' numbers, taken in turn.
     fn interleave(even: &[f32], odd: &[f32], out: &mut [bf16]) {
         for ((pair, even), odd) in out.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
