@@ -20,6 +20,8 @@ ROWS = ROOT / "examples" / "tickets" / "train.jsonl"
 FEATURES = ["avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"]
 # As many rows a step as two packed lines of the peer hold.
 ROWS_PER_STEP = 8
+# The peers', and not what the size of the dataset would suggest.
+RANK = 8
 
 
 def sides(precisions):
@@ -40,7 +42,7 @@ SETTINGS = [
     ("bf16, activations recomputed", {"precision": "bf16", "recompute": True}, "bf16"),
     ("base in its file's 4-bit blocks", {"quantization": "gguf"}, "bf16"),
     ("base quantised to nf4", {"quantization": "nf4"}, "bf16"),
-    ("bf16, DoRA", {"precision": "bf16", "lora": {"use_dora": True}}, "bf16"),
+    ("bf16, DoRA", {"precision": "bf16", "lora": {"rank": RANK, "use_dora": True}}, "bf16"),
 ]
 
 
@@ -55,7 +57,7 @@ def attune_with(asked, tokens, rows):
         out = pathlib.Path(out)
         settings = {
             "n_epochs": 50, "max_steps": max(3, tokens // 900 + 2), "batch_size": ROWS_PER_STEP, "learning_rate": 1e-3,
-            "lr_schedule": "constant", "warmup_steps": 0, "checkpoint_every": 100000, "seed": 7, **asked,
+            "lr_schedule": "constant", "warmup_steps": 0, "checkpoint_every": 100000, "seed": 7, "lora": {"rank": RANK}, **asked,
         }
         (out / "job.json").write_text(json.dumps(settings))
         run([ATTUNE, "train", "--model", BASE, "--train", rows, "--config", out / "job.json", "--out", out / "adapter"])
