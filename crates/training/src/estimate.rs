@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Plan;
 use crate::memory::Room;
-use crate::rows::Rows;
 use crate::settings;
 use crate::train::{Run, TrainError, Trial};
 
@@ -66,8 +65,7 @@ const GROWTH: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 pub fn estimate(run: &Run<'_>, room: Room) -> Result<Estimate, TrainError> {
     let shape = settings::model_shape(run.model.config());
     let cost = CostModel::new(&shape, run.config);
-    let n_replay_rows = run.replay.map_or(0, Rows::len);
-    let mut plan = Plan::new(run.config, run.train.len(), n_replay_rows);
+    let mut plan = run.plan();
     let forecast = Forecast::new(run, &mut plan, &cost);
     let on_cpu = run.model.device().is_cpu();
     let memory = forecast.memory(run, room);

@@ -12,9 +12,11 @@ use domain::cost::Flops;
 use lm::profile::Profile;
 use lm::{Adapter, CausalLm, Learned};
 
+use crate::batch::Plan;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::estimate::Misfit;
 use crate::eval::Evaluation;
+use crate::objective::{Policy, Reference};
 use crate::observer::{Next, Observer};
 use crate::probe::{Forgetting, Probe};
 use crate::rows::Rows;
@@ -45,6 +47,32 @@ pub struct Run<'a> {
     pub resume: Option<Box<Checkpoint>>,
     /// Where checkpoints go.
     pub checkpoint_dir: &'a Path,
+}
+
+impl Run<'_> {
+    /// The order of its rows.
+    pub(crate) fn plan(&self) -> Plan {
+        let n_replay_rows = self.replay.map_or(0, Rows::len);
+        Plan::new(self.config, self.train.len(), n_replay_rows)
+    }
+
+    /// What the methods that compare compare with.
+    pub(crate) fn reference(&self) -> Reference<'_> {
+        Reference {
+            model: self.model,
+            adapter: self.initial.as_ref(),
+        }
+    }
+
+    /// The model with what it has `learned`, without a graph.
+    pub(crate) fn policy<'b>(&'b self, learned: &'b Learned) -> Policy<'b> {
+        let (model, adapter) = learned.on(self.model);
+        Policy {
+            model,
+            adapter,
+            reference: self.reference(),
+        }
+    }
 }
 
 /// What a run leaves behind.

@@ -16,11 +16,11 @@ use crate::adamw::{self, AdamW};
 use crate::batch::{MicroBatch, Pick, Plan};
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Identity};
 use crate::eval::{self, Evaluation};
-use crate::objective::{self, Objective, Policy, Reference};
+use crate::objective::{self, Objective, Policy};
 use crate::observer::{CheckpointReport, Next, Observer, StepReport};
 use crate::probe::Forgetting;
 use crate::random;
-use crate::rows::{Rows, Sample};
+use crate::rows::Sample;
 use crate::schedule::Schedule;
 use crate::selection::Selection;
 use crate::settings;
@@ -51,8 +51,7 @@ impl<'a> State<'a> {
         let identity = Identity::of(&run);
         let resume = run.resume.take();
         let (learned, optimizer, selection) = begin(resume, &run, &identity)?;
-        let n_replay_rows = run.replay.map_or(0, Rows::len);
-        let plan = Plan::new(config, run.train.len(), n_replay_rows);
+        let plan = run.plan();
         let schedule = Schedule::new(config, plan.total_steps());
         let first_step = optimizer.step;
         let mut state = Self {
@@ -96,11 +95,11 @@ impl<'a> State<'a> {
             objective: self.objective.as_ref(),
             model: self.run.model,
             learned: &self.learned,
-            reference: self.reference(),
+            reference: self.run.reference(),
             activations: activations(self.run.config),
             baseline: self
                 .objective
-                .baseline(&self.policy(&self.learned), &samples.concat()),
+                .baseline(&self.run.policy(&self.learned), &samples.concat()),
             n_units,
         };
         let mut sums = Sums::default();
@@ -141,29 +140,13 @@ impl<'a> State<'a> {
         })
     }
 
-    fn reference(&self) -> Reference<'_> {
-        Reference {
-            model: self.run.model,
-            adapter: self.run.initial.as_ref(),
-        }
-    }
-
     /// What the run started from.
     fn before(&self) -> Policy<'_> {
-        let reference = self.reference();
+        let reference = self.run.reference();
         Policy {
             model: reference.model.clone(),
             adapter: reference.adapter,
             reference,
-        }
-    }
-
-    fn policy<'b>(&'b self, learned: &'b Learned) -> Policy<'b> {
-        let (model, adapter) = learned.on(self.run.model);
-        Policy {
-            model,
-            adapter,
-            reference: self.reference(),
         }
     }
 
@@ -212,7 +195,11 @@ impl<'a> State<'a> {
         let Some(rows) = self.run.valid else {
             return Ok(None);
         };
-        eval::evaluate(self.objective.as_ref(), &self.policy(&self.learned), rows)
+        eval::evaluate(
+            self.objective.as_ref(),
+            &self.run.policy(&self.learned),
+            rows,
+        )
     }
 
     pub(super) fn save(
@@ -298,7 +285,7 @@ impl<'a> State<'a> {
     fn forgetting(&self, learned: &Learned) -> Option<Forgetting> {
         Some(Forgetting {
             perplexity_before: self.perplexity_before?,
-            perplexity_after: self.perplexity(&self.policy(learned))?,
+            perplexity_after: self.perplexity(&self.run.policy(learned))?,
             max_increase: self.run.config.care.max_perplexity_increase?,
         })
     }

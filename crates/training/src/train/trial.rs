@@ -11,7 +11,7 @@ use super::state;
 use super::{Run, TrainError};
 use crate::adamw::{self, AdamW};
 use crate::batch::{MicroBatch, Pick};
-use crate::objective::{self, Forward, Objective, Policy, Reference};
+use crate::objective::{self, Forward, Objective};
 
 /// A copy of a run that leaves no trace.
 pub(crate) struct Trial<'a, 'b> {
@@ -49,9 +49,11 @@ impl<'a, 'b> Trial<'a, 'b> {
             objective: self.objective.as_ref(),
             model: self.run.model,
             learned: &self.learned,
-            reference: self.reference(),
+            reference: self.run.reference(),
             activations: state::activations(self.run.config),
-            baseline: self.objective.baseline(&self.policy(), &samples),
+            baseline: self
+                .objective
+                .baseline(&self.run.policy(&self.learned), &samples),
             n_units: self.objective.n_units(&batch),
         };
         let mut sums = Sums::default();
@@ -72,7 +74,7 @@ impl<'a, 'b> Trial<'a, 'b> {
     pub(crate) fn measurement(&self, picks: &[Pick]) -> Result<Duration, TrainError> {
         let samples = state::read(self.run, picks)?;
         let started = Instant::now();
-        let (batch, policy) = (MicroBatch::of(&samples), self.policy());
+        let (batch, policy) = (MicroBatch::of(&samples), self.run.policy(&self.learned));
         let loss = self.objective.loss(Forward {
             model: &policy.model,
             batch: &batch,
@@ -83,22 +85,6 @@ impl<'a, 'b> Trial<'a, 'b> {
         // Reading the sum waits for the device.
         let _: f32 = loss.sum.into_scalar();
         Ok(started.elapsed())
-    }
-
-    fn policy(&self) -> Policy<'_> {
-        let (model, adapter) = self.learned.on(self.run.model);
-        Policy {
-            model,
-            adapter,
-            reference: self.reference(),
-        }
-    }
-
-    fn reference(&self) -> Reference<'_> {
-        Reference {
-            model: self.run.model,
-            adapter: self.run.initial.as_ref(),
-        }
     }
 }
 
