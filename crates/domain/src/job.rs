@@ -409,10 +409,7 @@ mod tests {
     fn a_paused_job_is_not_started_stays_paused_when_handed_back_and_can_be_cancelled() {
         let paused = job(JobStatus::Paused);
         assert!(paused.clone().start().is_err());
-        assert_eq!(
-            paused.clone().requeue().unwrap().status,
-            JobStatus::Paused
-        );
+        assert_eq!(paused.clone().requeue().unwrap().status, JobStatus::Paused);
         let cancelled = paused.cancel(OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!(cancelled.status, JobStatus::Cancelled);
     }

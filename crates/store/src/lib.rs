@@ -23,7 +23,10 @@ pub mod organizations;
 pub mod page;
 pub mod projects;
 pub mod queue;
+pub mod shares;
 pub mod tx;
+pub mod wake;
+pub mod workers;
 
 pub use error::StoreError;
 pub use lease::Lease;
