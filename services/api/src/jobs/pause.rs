@@ -16,6 +16,16 @@ use crate::extract::PathId;
 /// paused from now on. Pausing a finished job is a 400 (clients retry a 409); a paused one is answered as it is.
 ///
 /// Clients announce JSON and send nothing, so the body is not looked at.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs/{id}/pause",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("attune-compat" = Option<String>, Header, description = "`openai`: only OpenAI's own words, so that a paused job is shown as `queued`."),
+    ),
+    responses((status = 200, body = FineTuningJob, description = "The job, paused."))
+)]
 pub async fn pause_job(
     State(state): State<AppState>,
     tenant: Tenant,

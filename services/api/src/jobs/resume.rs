@@ -16,6 +16,15 @@ use crate::extract::PathId;
 /// 400; one that is not paused is answered as it is.
 ///
 /// Clients announce JSON and send nothing, so the body is not looked at.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs/{id}/resume",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+    ),
+    responses((status = 200, body = FineTuningJob, description = "The job, in the queue again."))
+)]
 pub async fn resume_job(
     State(state): State<AppState>,
     tenant: Tenant,
