@@ -13,6 +13,7 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod needs;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
@@ -24,3 +25,4 @@ pub use id::{
     OrgId, ProjectId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use needs::{DeviceKind, Needs, WorkerKind};

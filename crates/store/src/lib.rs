@@ -24,7 +24,10 @@ pub mod page;
 pub mod projects;
 pub mod queue;
 pub mod sealed;
+pub mod shares;
 pub mod tx;
+pub mod wake;
+pub mod workers;
 
 pub use error::StoreError;
 pub use lease::Lease;

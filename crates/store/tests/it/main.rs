@@ -9,5 +9,7 @@ mod jobs;
 mod leases;
 mod objects;
 mod queue;
+mod queue_fairness;
+mod queue_model;
 mod roles;
 mod sealed;
