@@ -5,6 +5,7 @@
 //! What a job may do next is decided in `domain`; this crate stores it.
 
 pub mod api_keys;
+pub mod audit;
 pub mod base_models;
 pub mod bootstrap;
 pub mod checkpoints;
@@ -23,6 +24,7 @@ pub mod organizations;
 pub mod page;
 pub mod projects;
 pub mod queue;
+pub mod quotas;
 pub mod sealed;
 pub mod tx;
 
@@ -30,4 +32,4 @@ pub use error::StoreError;
 pub use lease::Lease;
 pub use migrate::{MIGRATOR, migrate};
 pub use page::Page;
-pub use tx::{AnyTx, AuthTx, OperatorTx, Store, TenantTx, WorkerTx};
+pub use tx::{AdminTx, AnyTx, AuthTx, OperatorTx, OrgTx, Store, TenantTx, WorkerTx};
