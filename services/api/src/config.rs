@@ -8,6 +8,8 @@ use artifacts::S3Config;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::api_keys::Pepper;
 
+use crate::auth::oidc::OidcConfig;
+
 /// Where the service listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
@@ -23,6 +25,8 @@ pub struct Config {
     pub s3: S3Config,
     /// What API keys are hashed with (`ATTUNE_KEY_PEPPER`).
     pub key_pepper: Pepper,
+    /// Whose tokens are believed, beside API keys (`ATTUNE_OIDC_…`).
+    pub oidc: Option<OidcConfig>,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
     pub inference_url: String,
     /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
@@ -67,6 +71,7 @@ impl Config {
             s3,
             key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)
                 .context("ATTUNE_KEY_PEPPER cannot be used")?,
+            oidc: OidcConfig::from_variables(&variable)?,
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
             listen: listen

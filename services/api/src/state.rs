@@ -6,6 +6,7 @@ use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::Store;
 use store::api_keys::Pepper;
 
+use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 
 /// Handles to everything a handler may need. Cheap to clone.
@@ -19,6 +20,8 @@ pub struct AppState {
     pub clock: Clock,
     /// What API keys are hashed with.
     pub pepper: Pepper,
+    /// The identity provider whose tokens are believed, beside API keys.
+    pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
     /// What an operator may bound.

@@ -95,6 +95,7 @@ pub async fn serve_api(
         sweep_database_url: variable("ATTUNE_SWEEP_DATABASE_URL"),
         s3,
         key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)?,
+        oidc: api::auth::oidc::OidcConfig::from_variables(&variable)?,
         inference_url: required("ATTUNE_INFERENCE_URL")?,
         internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
         listen: listener.local_addr()?,
