@@ -10,8 +10,8 @@ use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use domain::FieldError;
 use domain::job::TransitionError;
+use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
 
@@ -83,6 +83,16 @@ pub enum Thing {
     Job,
     /// A base or fine-tuned model.
     Model,
+    /// A project of the organization.
+    Project,
+    /// An API key, of a project or of the organization.
+    ApiKey,
+    /// A service account of a project.
+    ServiceAccount,
+    /// A user of the organization or of a project.
+    User,
+    /// A permission to use a model.
+    Permission,
 }
 
 impl Thing {
@@ -91,6 +101,11 @@ impl Thing {
             Self::File => "file",
             Self::Job => "fine-tuning job",
             Self::Model => "model",
+            Self::Project => "project",
+            Self::ApiKey => "API key",
+            Self::ServiceAccount => "service account",
+            Self::User => "user",
+            Self::Permission => "permission",
         }
     }
 
@@ -99,6 +114,19 @@ impl Thing {
             Self::File => "file_not_found",
             Self::Job => "job_not_found",
             Self::Model => "model_not_found",
+            Self::Project => "project_not_found",
+            Self::ApiKey => "api_key_not_found",
+            Self::ServiceAccount => "service_account_not_found",
+            Self::User => "user_not_found",
+            Self::Permission => "permission_not_found",
+        }
+    }
+
+    /// Where one would be.
+    fn place(self) -> &'static str {
+        match self {
+            Self::File | Self::Job | Self::Model => "in this project",
+            _ => "here",
         }
     }
 }
@@ -119,7 +147,7 @@ impl ApiError {
     /// A thing that does not exist or that belongs to somebody else: the answer is the same for both.
     pub fn not_found(thing: Thing, id: &str) -> Self {
         let id = shorten(id);
-        let message = format!("There is no {} `{id}` in this project.", thing.word());
+        let message = format!("There is no {} `{id}` {}.", thing.word(), thing.place());
         let param = if thing == Thing::Model { "model" } else { "id" };
         Self::new(Kind::NotFound, message)
             .param(param)
@@ -157,6 +185,62 @@ impl ApiError {
         let message = "This is an admin key. It belongs to no project, so it cannot use files, jobs, \
                        models or chat: use a project's API key.";
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
+    }
+
+    /// The key is good, but an organization is administered by others.
+    pub fn admin_key_needed() -> Self {
+        let message = "This needs an admin key of the organization, or a user who is its owner.";
+        Self::new(Kind::Forbidden, message).code("admin_key_required")
+    }
+
+    /// The key is limited to other areas.
+    pub fn missing_scope(scopes: &Scopes, areas: &[Scope]) -> Self {
+        let list = |words: Vec<String>| words.join("`, `");
+        let message = format!(
+            "This key is limited to the scopes `{}`. This request needs one of `{}`.",
+            list(scopes.words()),
+            list(areas.iter().map(ToString::to_string).collect())
+        );
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The key is limited to reading.
+    pub fn read_only_key() -> Self {
+        let message = "This key has the scope `read_only`, so it can change and compute nothing.";
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The role does not allow it.
+    pub fn viewer() -> Self {
+        let message = "You are a viewer of this project, so you can change and compute nothing: \
+                       an administrator can make you a member.";
+        Self::new(Kind::Forbidden, message).code("insufficient_role")
+    }
+
+    /// The bearer token is not good; `why` continues "it is not valid:".
+    pub fn wrong_token(why: &str) -> Self {
+        let message = format!("The bearer token is not valid: {why}.");
+        Self::new(Kind::Unauthenticated, message).code("invalid_token")
+    }
+
+    /// The user may use no project at all.
+    pub fn no_project() -> Self {
+        let message = "You are signed in, but no project is open to you: an administrator can add \
+                       you to one.";
+        Self::new(Kind::Forbidden, message).code("no_project")
+    }
+
+    /// The user did not say which project is meant.
+    pub fn several_projects() -> Self {
+        let message = "Several projects are open to you: name one in the header `OpenAI-Project`.";
+        Self::invalid("OpenAI-Project", message)
+    }
+
+    /// The user did not say which organization is meant.
+    pub fn several_organizations() -> Self {
+        let message =
+            "You own several organizations: name one in the header `OpenAI-Organization`.";
+        Self::invalid("OpenAI-Organization", message)
     }
 
     /// The body is longer than `max_bytes`.
