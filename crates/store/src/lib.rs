@@ -30,10 +30,13 @@ pub mod queue;
 pub mod quotas;
 pub mod sealed;
 pub mod service_accounts;
+pub mod shares;
 pub mod sign_in;
 mod slug;
 pub mod tx;
 pub mod users;
+pub mod wake;
+pub mod workers;
 
 pub use error::StoreError;
 pub use lease::Lease;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use domain::{BaseModelId, FileId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig};
+use domain::{
+    BaseModelId, DeviceKind, FileId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig,
+    WorkerKind,
+};
 use serde_json::json;
 use sqlx::PgPool;
 use store::base_models::{self, BaseModel};
@@ -14,6 +17,11 @@ use store::{Store, jobs};
 use time::OffsetDateTime;
 
 pub(crate) const BASE: &str = "smollm2-135m-instruct";
+/// One that can take what tests make.
+pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
+    device: DeviceKind::Cpu,
+    memory_bytes: 1 << 40,
+};
 pub(crate) const LEASE: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy)]
@@ -133,7 +141,9 @@ pub(crate) async fn found(store: &Store, job: &Job) -> Job {
 
 pub(crate) async fn claimed(store: &Store) -> Option<Claimed> {
     let mut tx = store.worker_tx().await.unwrap();
-    let claimed = queue::claim(&mut tx, "worker-1", LEASE).await.unwrap();
+    let claimed = queue::claim(&mut tx, "worker-1", ANY_WORKER, LEASE)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     claimed
 }
