@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod audit;
 mod given;
 mod isolation;
 mod jobs;
 mod leases;
 mod objects;
 mod queue;
+mod quotas;
 mod roles;
 mod sealed;
