@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod audit;
 mod given;
 mod isolation;
 mod jobs;
@@ -11,5 +12,6 @@ mod objects;
 mod queue;
 mod queue_fairness;
 mod queue_model;
+mod quotas;
 mod roles;
 mod sealed;
