@@ -15,3 +15,4 @@ mod queue_model;
 mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
