@@ -84,6 +84,13 @@ impl Store {
         })
     }
 
+    /// A transaction that may see which jobs have news, and nothing of what the news is.
+    pub async fn feed_tx(&self) -> Result<FeedTx, StoreError> {
+        Ok(FeedTx {
+            tx: self.begin_as("app_feed").await?,
+        })
+    }
+
     /// A transaction that makes organizations, projects, keys and base models. Only an administrator's login has it.
     pub async fn operator_tx(&self) -> Result<OperatorTx, StoreError> {
         Ok(OperatorTx {
@@ -146,13 +153,19 @@ pub struct AuthTx {
     tx: Transaction<'static, Postgres>,
 }
 
+/// A transaction that learns which jobs of all tenants have news.
+#[derive(Debug)]
+pub struct FeedTx {
+    tx: Transaction<'static, Postgres>,
+}
+
 /// A transaction of whoever runs the installation.
 #[derive(Debug)]
 pub struct OperatorTx {
     tx: Transaction<'static, Postgres>,
 }
 
-/// Any of the four: for what everyone may read.
+/// Any of them: for what everyone may read.
 pub trait AnyTx: connection::Connection {}
 
 pub(crate) mod connection {
@@ -189,4 +202,5 @@ macro_rules! transaction {
 transaction!(TenantTx);
 transaction!(WorkerTx);
 transaction!(AuthTx);
+transaction!(FeedTx);
 transaction!(OperatorTx);

@@ -1,6 +1,6 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock. A 5xx shows a request
+//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use artifacts::ArtifactError;
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::FieldError;
 use domain::job::TransitionError;
@@ -16,6 +16,9 @@ use serde::Serialize;
 use store::StoreError;
 
 use crate::{answer, extract};
+
+/// What OpenAI's clients heed above the status.
+const SHOULD_RETRY_HEADER: HeaderName = HeaderName::from_static("x-should-retry");
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -39,6 +42,8 @@ enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    InFlight,
+    KeyReused,
     TooLarge,
     UnsupportedMediaType,
     RangeNotSatisfiable,
@@ -55,6 +60,8 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InFlight => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -157,6 +164,21 @@ impl ApiError {
         let message = "This is an admin key. It belongs to no project, so it cannot use files, jobs, \
                        models or chat: use a project's API key.";
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
+    }
+
+    /// The same request is being carried out by another connection. The one conflict that goes away by itself.
+    pub fn request_in_flight() -> Self {
+        let message =
+            "The same request is being carried out right now. Send it again to get its answer.";
+        Self::new(Kind::InFlight, message).code("request_in_flight")
+    }
+
+    /// The request's idempotency key belongs to another request.
+    pub fn idempotency_key_reused() -> Self {
+        let message = "This `Idempotency-Key` was used for a request with another body. Use a new key for a new request.";
+        Self::new(Kind::KeyReused, message)
+            .param("Idempotency-Key")
+            .code("idempotency_key_reused")
     }
 
     /// The body is longer than `max_bytes`.
@@ -276,6 +298,10 @@ impl IntoResponse for ApiError {
             response
                 .headers_mut()
                 .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        if self.kind == Kind::InFlight {
+            let retry = HeaderValue::from_static("true");
+            response.headers_mut().insert(SHOULD_RETRY_HEADER, retry);
         }
         response
     }

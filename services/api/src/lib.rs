@@ -11,6 +11,7 @@ pub mod error;
 pub mod extract;
 pub mod files;
 pub mod health;
+pub mod idempotency;
 pub mod jobs;
 pub mod models;
 pub mod page;

@@ -1,7 +1,7 @@
 //! `POST /v1/fine_tuning/jobs`.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::auto::{Facts, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
@@ -20,17 +20,23 @@ use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
 use crate::files::FINE_TUNE;
+use crate::idempotency::{Once, Opened};
 use crate::{AppState, random};
 
 /// Create a job. It is in the queue when this answers.
 pub async fn create_job(
     State(state): State<AppState>,
     tenant: Tenant,
+    once: Once,
     JsonBody(body): JsonBody,
-) -> Result<Json<FineTuningJob>, ApiError> {
+) -> Result<Response, ApiError> {
     let new = NewJob::read(&body)?;
     let now = state.clock.now();
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let once = match once.open(&mut tx, &body, now).await? {
+        Opened::Answered(answer) => return Ok(answer),
+        Opened::New(once) => once,
+    };
     let model = models::resolve(&mut tx, &new.model).await?;
     let model = model.ok_or_else(|| ApiError::not_found(Thing::Model, &new.model))?;
     let training = usable_file(&mut tx, "training_file", &new.training_file, now).await?;
@@ -44,10 +50,13 @@ pub async fn create_job(
     let (job, request) = resolved(new, &model, &training, validation, &tenant, now)?;
     jobs::create(&mut tx, &job, &request).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
+    let (id, project_id) = (job.id, job.project_id);
+    let view = FineTuningJob::from(StoredJob { job, request });
+    let answer = once.keep(&mut tx, &view).await?;
     tx.commit().await?;
     metrics::counter!("attune_jobs_created_total").increment(1);
-    tracing::info!(job.id = %job.id, project.id = %job.project_id, "Created job `{}`", job.id);
-    Ok(Json(StoredJob { job, request }.into()))
+    tracing::info!(job.id = %id, project.id = %project_id, "Created job `{id}`");
+    Ok(answer)
 }
 
 /// The file that `param` names, if it is the tenant's and there to be read.

@@ -9,6 +9,7 @@ mod deletion;
 mod errors;
 mod files;
 mod health;
+mod idempotency;
 mod isolation;
 mod job_lists;
 mod job_refusals;
