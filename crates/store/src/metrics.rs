@@ -105,6 +105,18 @@ pub async fn list(
     Page::cut(rows, limit, StepMetricsRow::read)
 }
 
+/// The last step that has numbers; 0 before the first.
+pub async fn last_step(tx: &mut TenantTx, job_id: JobId) -> Result<u64, StoreError> {
+    let last = sqlx::query_scalar!(
+        "SELECT max(step) FROM job_metrics WHERE project_id = $1 AND job_id = $2",
+        tx.project_id().0,
+        job_id.0,
+    )
+    .fetch_one(tx.connection())
+    .await?;
+    from_bigint("step", last.unwrap_or(0))
+}
+
 struct StepMetricsRow {
     step: i64,
     train_loss: f64,

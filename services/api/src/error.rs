@@ -244,6 +244,17 @@ impl ApiError {
         }
     }
 
+    /// The body alone, for a stream whose status was sent long ago.
+    pub(crate) fn into_body(self) -> serde_json::Value {
+        self.log();
+        serde_json::json!({"error": {
+            "message": self.shown_message(),
+            "type": self.kind.family(),
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+
     /// What a client reads. A server's error has one fixed sentence per kind.
     fn shown_message(&self) -> String {
         let what = match self.kind {

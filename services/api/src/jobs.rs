@@ -6,8 +6,11 @@ mod create;
 mod events;
 mod knobs;
 mod list;
+mod metrics;
 mod request;
 mod retrieve;
+mod stream;
+mod thinning;
 mod view;
 
 pub use cancel::cancel_job;
@@ -15,5 +18,6 @@ pub use checkpoints::list_job_checkpoints;
 pub use create::create_job;
 pub use events::list_job_events;
 pub use list::list_jobs;
+pub use metrics::list_job_metrics;
 pub use retrieve::retrieve_job;
 pub use view::FineTuningJob;

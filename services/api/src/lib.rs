@@ -9,6 +9,7 @@ pub mod chat;
 mod config;
 pub mod error;
 pub mod extract;
+mod feed;
 pub mod files;
 pub mod health;
 pub mod idempotency;
@@ -24,6 +25,7 @@ mod telemetry;
 
 pub use chat::InferenceClient;
 pub use config::Config;
+pub use feed::Feed;
 pub use router::router;
 pub use serve::serve;
 pub use state::{AppState, Limits};

@@ -44,6 +44,7 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/fine_tuning/jobs/{id}" => get(jobs::retrieve_job)),
     route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => post(jobs::cancel_job)),
     route!(GET "/v1/fine_tuning/jobs/{id}/events" => get(jobs::list_job_events)),
+    route!(GET "/v1/fine_tuning/jobs/{id}/metrics" => get(jobs::list_job_metrics)),
     route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => get(jobs::list_job_checkpoints)),
     route!(GET "/v1/models" => get(models::list_models)),
     // A model's name may hold a slash, raw or as `%2F`.

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
 use crate::{Config, router};
@@ -36,8 +37,11 @@ pub async fn serve(
     let sweeper = start_sweeper(&config, &state, stop.clone())?;
     let signal = {
         let stop = stop.clone();
+        let feed = state.feed.clone();
         async move {
             shutdown.await;
+            // A stream of events has no end of its own that one could wait for.
+            feed.close();
             stop.cancel();
         }
     };
@@ -68,8 +72,10 @@ pub async fn serve(
 }
 
 fn state(config: &Config) -> anyhow::Result<AppState> {
+    let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?;
     Ok(AppState {
-        store: Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?,
+        feed: Feed::new(store.clone()),
+        store,
         objects: ObjectStore::connect(&config.s3),
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),

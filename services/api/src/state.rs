@@ -7,6 +7,7 @@ use store::Store;
 use store::api_keys::Pepper;
 
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct AppState {
     pub pepper: Pepper,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// Which jobs have news, for streams of events.
+    pub feed: Feed,
     /// What an operator may bound.
     pub limits: Limits,
 }

@@ -1,22 +1,23 @@
 //! `GET /v1/fine_tuning/jobs/{id}/events`.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use domain::{EventId, JobId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use store::events::{self, Event};
 
-use super::retrieve;
+use super::{retrieve, stream};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
-use crate::page::{ListPage, list_page};
+use crate::page::list_page;
 
 /// An event as a client sees it.
 #[derive(Debug, Serialize)]
-pub struct FineTuningJobEvent {
+pub(super) struct FineTuningJobEvent {
     object: &'static str,
     id: EventId,
     created_at: i64,
@@ -41,19 +42,35 @@ impl From<Event> for FineTuningJobEvent {
 }
 
 /// List a job's events, newest first: some clients take the first for the latest news.
+///
+/// With `stream=true` they come oldest first instead, as server-sent events, and go on until the job is over.
 pub async fn list_job_events(
     State(state): State<AppState>,
     tenant: Tenant,
     PathId(id): PathId<JobId>,
     params: Params,
-) -> Result<Json<ListPage<FineTuningJobEvent>>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if wants_stream(&params)? {
+        return stream::respond(state, &tenant, id, &headers).await;
+    }
     let (after, limit) = (params.after()?, params.limit(20, 1_000)?);
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     retrieve::get(&mut tx, id).await?;
     let page = events::list(&mut tx, id, after, limit)
         .await?
         .map(FineTuningJobEvent::from);
-    Ok(list_page(page.data, page.has_more, |event| {
-        event.id.to_string()
-    }))
+    let page = list_page(page.data, page.has_more, |event| event.id.to_string());
+    Ok(page.into_response())
+}
+
+fn wants_stream(params: &Params) -> Result<bool, ApiError> {
+    match params.get("stream") {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::invalid(
+            "stream",
+            "`stream` must be `true` or `false`.",
+        )),
+    }
 }

@@ -51,6 +51,9 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/fine_tuning/jobs/{id}/events") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/events", things.job))
         }
+        ("GET", "/v1/fine_tuning/jobs/{id}/metrics") => {
+            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/metrics", things.job))
+        }
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/checkpoints", things.job))
         }
