@@ -61,6 +61,9 @@ GRANT DELETE ON idempotency_keys TO app_worker;
 GRANT SELECT (id, expires_at) ON idempotency_keys TO app_worker;
 CREATE POLICY worker_sweep ON idempotency_keys TO app_worker USING (true);
 
+-- How fast jobs of a base model ran lately, which estimates ask.
+CREATE INDEX jobs_succeeded_by_base ON jobs (project_id, base_model, created_at DESC) WHERE status = 'succeeded';
+
 -- That a job has news, and whether it is over, but not what the news is: a stream reads that as its tenant.
 GRANT SELECT (project_id, job_id, seq) ON job_events TO app_feed;
 GRANT SELECT (project_id, id, status) ON jobs TO app_feed;

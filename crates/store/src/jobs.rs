@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use crate::number::to_optional_bigint;
+use crate::number::{from_bigint, to_optional_bigint};
 use crate::page::one_more;
 use crate::tx::Connection;
 use crate::{Page, StoreError, TenantTx, nul};
@@ -161,6 +161,18 @@ pub async fn list(tx: &mut TenantTx, listing: &JobListing) -> Result<Page<Stored
     .fetch_all(tx.connection())
     .await?;
     Page::cut(rows, listing.limit, JobRow::read)
+}
+
+/// How many of the project's jobs wait for a worker.
+pub async fn n_waiting(tx: &mut TenantTx) -> Result<u64, StoreError> {
+    let n = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM jobs
+           WHERE project_id = $1 AND lease_token IS NULL AND status IN ('validating_files', 'queued')"#,
+        tx.project_id().0,
+    )
+    .fetch_one(tx.connection())
+    .await?;
+    from_bigint("count", n)
 }
 
 /// Stores where a job stands. A final status ends the lease, so that the worker's next write or heartbeat is refused.

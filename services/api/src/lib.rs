@@ -22,6 +22,7 @@ mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
+mod text_models;
 
 pub use chat::InferenceClient;
 pub use config::Config;
@@ -29,3 +30,4 @@ pub use feed::Feed;
 pub use router::router;
 pub use serve::serve;
 pub use state::{AppState, Limits};
+pub use text_models::TextModels;

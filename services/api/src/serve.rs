@@ -15,6 +15,7 @@ use crate::chat::InferenceClient;
 use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
+use crate::text_models::TextModels;
 use crate::{Config, router};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
@@ -73,10 +74,12 @@ pub async fn serve(
 
 fn state(config: &Config) -> anyhow::Result<AppState> {
     let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?;
+    let objects = ObjectStore::connect(&config.s3);
     Ok(AppState {
         feed: Feed::new(store.clone()),
+        texts: TextModels::new(objects.clone()),
         store,
-        objects: ObjectStore::connect(&config.s3),
+        objects,
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())

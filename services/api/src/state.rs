@@ -8,6 +8,7 @@ use store::api_keys::Pepper;
 
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
+use crate::text_models::TextModels;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct AppState {
     pub pepper: Pepper,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// The textual halves of base models.
+    pub texts: TextModels,
     /// Which jobs have news, for streams of events.
     pub feed: Feed,
     /// What an operator may bound.

@@ -39,9 +39,12 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/files/{id}/content") => {
             Case::Path(|things| format!("/v1/files/{}/content", things.file))
         }
-        ("POST", "/v1/fine_tuning/jobs") => {
-            Case::Body(|things| json!({"model": "tiny", "training_file": things.file}))
-        }
+        (
+            "POST",
+            "/v1/fine_tuning/jobs"
+            | "/v1/fine_tuning/jobs/estimate"
+            | "/v1/fine_tuning/jobs/preview",
+        ) => Case::Body(|things| json!({"model": "tiny", "training_file": things.file})),
         ("GET", "/v1/fine_tuning/jobs/{id}") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}", things.job))
         }

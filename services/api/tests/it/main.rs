@@ -7,6 +7,7 @@
 mod chat;
 mod deletion;
 mod errors;
+mod estimates;
 mod files;
 mod health;
 mod idempotency;
@@ -17,6 +18,7 @@ mod job_refusals;
 mod job_streams;
 mod jobs;
 mod models;
+mod previews;
 mod serving;
 mod support;
 mod sweeping;

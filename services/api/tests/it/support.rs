@@ -12,7 +12,7 @@ use work::register_base;
 
 use std::sync::Arc;
 
-use api::{AppState, Config, Feed, InferenceClient, Limits};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};
@@ -73,6 +73,7 @@ impl TestApp {
             .unwrap();
         let state = AppState {
             feed: Feed::new(store.clone()),
+            texts: TextModels::new(objects.clone()),
             store,
             objects: objects.clone(),
             clock: Clock::from(clock.clone()),
