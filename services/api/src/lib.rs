@@ -15,6 +15,7 @@ pub mod health;
 pub mod idempotency;
 pub mod jobs;
 pub mod models;
+pub mod openapi;
 pub mod page;
 mod random;
 pub mod router;

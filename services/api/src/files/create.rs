@@ -14,7 +14,7 @@ use domain::limits::MAX_LINE_BYTES;
 use store::files::{self, File, FileStatus};
 use tracing::Instrument as _;
 
-use super::form::{Destination, Form, StoredFile};
+use super::form::{Destination, FileUpload, Form, StoredFile};
 use super::{FINE_TUNE, FileObject};
 use crate::AppState;
 use crate::auth::Tenant;
@@ -26,6 +26,13 @@ const FORM_OVERHEAD_BYTES: u64 = 64 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Upload a file. It is refused at once if it is plainly no JSON Lines; a job looks closer.
+#[utoipa::path(
+    post,
+    path = "/v1/files",
+    tag = "Files",
+    request_body(content = FileUpload, content_type = "multipart/form-data"),
+    responses((status = 200, body = FileObject, description = "The file, stored."))
+)]
 pub async fn create_file(
     State(state): State<AppState>,
     tenant: Tenant,

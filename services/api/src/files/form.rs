@@ -6,6 +6,7 @@ use axum::extract::Multipart;
 use axum::extract::multipart::{Field, MultipartError};
 use bytes::Bytes;
 use dataset::{QuickScan, ScanReport};
+use utoipa::ToSchema;
 
 use super::purpose;
 use crate::error::ApiError;
@@ -16,6 +17,15 @@ const MAX_FILENAME_CHARS: usize = 255;
 
 /// When OpenAI's own limits let a file expire.
 const EXPIRES_AFTER_SECS: std::ops::RangeInclusive<i64> = 3_600..=2_592_000;
+
+/// The form, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a form is read field by field")]
+pub(super) struct FileUpload {
+    #[schema(value_type = String, format = Binary)]
+    file: Bytes,
+    purpose: String,
+}
 
 /// Where the file goes.
 pub(super) struct Destination<'a> {

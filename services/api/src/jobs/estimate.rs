@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use store::metrics::{self, Speed};
 use store::{jobs, models::ResolvedModel};
+use utoipa::ToSchema;
 
 use super::create::{Inputs, inputs, shown_request};
 use super::request::NewJob;
@@ -26,7 +27,7 @@ use crate::text_models::BaseText;
 const FAULTS_SHOWN: usize = 5;
 
 /// What a job would take.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct JobEstimate {
     object: &'static str,
     model: String,
@@ -45,13 +46,15 @@ pub struct JobEstimate {
     memory: MemoryEstimate,
     /// Jobs that would come before it.
     queue_position: u64,
+    #[schema(value_type = Object)]
     hyperparameters: Value,
+    #[schema(value_type = Object)]
     method: Value,
     attune: Resolved,
 }
 
 /// One pass over the training file.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct DataEstimate {
     /// Whether every row was read; otherwise counts are scaled up from some.
     exact: bool,
@@ -69,16 +72,38 @@ struct DataEstimate {
     faults: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct MemoryEstimate {
     total_bytes: u64,
-    #[serde(flatten)]
-    parts: Memory,
+    /// The process itself.
+    process_bytes: u64,
+    base_bytes: u64,
+    /// What learns, with its optimizer and its gradients.
+    learned_bytes: u64,
+    /// What the forward pass leaves for the backward pass.
+    activation_bytes: u64,
+    /// What is at work on top of that.
+    work_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobEstimateSettings)]
 struct Resolved {
+    #[schema(value_type = Object)]
     config: TrainingConfig,
+}
+
+impl From<Memory> for MemoryEstimate {
+    fn from(memory: Memory) -> Self {
+        Self {
+            total_bytes: memory.total(),
+            process_bytes: memory.process_bytes,
+            base_bytes: memory.base_bytes,
+            learned_bytes: memory.learned_bytes,
+            activation_bytes: memory.activation_bytes,
+            work_bytes: memory.work_bytes,
+        }
+    }
 }
 
 /// What was counted in a sample.
@@ -90,6 +115,13 @@ struct Count {
 }
 
 /// Say what a job would take: the same request as for making it, and nothing is made.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs/estimate",
+    tag = "Fine-tuning",
+    request_body(content = serde_json::Value),
+    responses((status = 200, body = JobEstimate, description = "What the job would take."))
+)]
 pub async fn estimate_job(
     State(state): State<AppState>,
     tenant: Tenant,
@@ -121,10 +153,7 @@ pub async fn estimate_job(
         trained_tokens,
         seconds,
         seconds_basis,
-        memory: MemoryEstimate {
-            total_bytes: memory.total(),
-            parts: memory,
-        },
+        memory: memory.into(),
         queue_position,
         hyperparameters: shown.hyperparameters,
         method: shown.method,

@@ -7,18 +7,20 @@ use domain::{EventId, JobId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use store::events::{self, Event};
+use utoipa::ToSchema;
 
 use super::{retrieve, stream};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
-use crate::page::list_page;
+use crate::page::{ListPage, list_page};
 
 /// An event as a client sees it.
-#[derive(Debug, Serialize)]
-pub(super) struct FineTuningJobEvent {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FineTuningJobEvent {
     object: &'static str,
+    #[schema(value_type = String)]
     id: EventId,
     created_at: i64,
     level: &'static str,
@@ -44,6 +46,22 @@ impl From<Event> for FineTuningJobEvent {
 /// List a job's events, newest first: some clients take the first for the latest news.
 ///
 /// With `stream=true` they come oldest first instead, as server-sent events, and go on until the job is over.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs/{id}/events",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 1000. What lies outside is moved to the nearest that is allowed."),
+        ("stream" = Option<bool>, Query, description = "Whether to send the events as server-sent events, oldest first and as they happen, until the job is over and `data: [DONE]`."),
+        ("Last-Event-ID" = Option<String>, Header, description = "With `stream=true`: only what happened after the event with this id."),
+    ),
+    responses((status = 200, description = "A page of events, or a stream of them.", content(
+        (ListPage<FineTuningJobEvent> = "application/json"),
+        (String = "text/event-stream"),
+    )))
+)]
 pub async fn list_job_events(
     State(state): State<AppState>,
     tenant: Tenant,

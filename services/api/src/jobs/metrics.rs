@@ -6,6 +6,7 @@ use domain::JobId;
 use serde::Serialize;
 use store::metrics::{self, StepMetrics};
 use store::{StoreError, TenantTx};
+use utoipa::ToSchema;
 
 use super::retrieve;
 use super::thinning::Thinning;
@@ -22,9 +23,10 @@ const MIN_POINTS: u64 = 4;
 const BATCH: u32 = 5_000;
 
 /// A job's numbers. Columns of one series are equally long; the nth of each belong to one step.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct JobMetrics {
     object: &'static str,
+    #[schema(value_type = String)]
     job_id: JobId,
     /// Steps that were made so far.
     n_steps: u64,
@@ -36,7 +38,7 @@ pub struct JobMetrics {
     valid: ValidColumns,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct TrainColumns {
     step: Vec<u64>,
     train_loss: Vec<f64>,
@@ -48,7 +50,7 @@ struct TrainColumns {
     step_ms: Vec<f64>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct ValidColumns {
     step: Vec<u64>,
     valid_loss: Vec<f64>,
@@ -59,6 +61,16 @@ struct ValidColumns {
 ///
 /// With `max_points=N` of each series only the first, the last, and of equal stretches between them the steps of the
 /// lowest and the highest loss.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs/{id}/metrics",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("max_points" = Option<i64>, Query, description = "The most points of each series; 4 to 100000, and 100000 unless asked otherwise. What lies outside is moved to the nearest that is allowed."),
+    ),
+    responses((status = 200, body = JobMetrics, description = "The numbers, as columns."))
+)]
 pub async fn list_job_metrics(
     State(state): State<AppState>,
     tenant: Tenant,

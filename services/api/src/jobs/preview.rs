@@ -10,6 +10,7 @@ use domain::TrainingConfig;
 use serde::Serialize;
 use serde_json::Value;
 use text::{Shown, TextModel};
+use utoipa::ToSchema;
 
 use super::create::inputs;
 use super::request::NewJob;
@@ -26,7 +27,7 @@ const MAX_ROWS: u64 = 20;
 const MAX_BYTES: u64 = 2 << 20;
 
 /// The beginning of a file as it would be trained on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DatasetPreview {
     object: &'static str,
     model: String,
@@ -40,7 +41,7 @@ pub struct DatasetPreview {
     problems: Vec<Problem>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PreviewRow {
     line: u64,
     /// What is learned; of a preference, the better answer.
@@ -51,7 +52,7 @@ struct PreviewRow {
     label: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PreviewText {
     /// The text that is kept, in pieces that are learned or given.
     segments: Vec<PreviewSegment>,
@@ -62,13 +63,14 @@ struct PreviewText {
     n_cut_tokens: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PreviewSegment {
     text: String,
     supervised: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PreviewProblem)]
 struct Problem {
     line: u64,
     code: &'static str,
@@ -78,6 +80,13 @@ struct Problem {
 /// Show the first rows of a training file as text, with what is learned of it.
 ///
 /// Takes the request of a new job and beside it `n_rows`, at most 20.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs/preview",
+    tag = "Fine-tuning",
+    request_body(content = serde_json::Value),
+    responses((status = 200, body = DatasetPreview, description = "The rows as text."))
+)]
 pub async fn preview_dataset(
     State(state): State<AppState>,
     tenant: Tenant,
