@@ -54,13 +54,18 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
+    route!(GET "/v1/models/{*model}/limits" => models::limits::retrieve_model_limits),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),
 ];
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    dressed(ROUTES.iter().fold(Router::new(), |router, route| {
+    // No pattern goes on after a catch-all: what lies below a model is found by the handler of the model itself.
+    let patterns = ROUTES
+        .iter()
+        .filter(|route| !route.path.contains("{*model}/"));
+    dressed(patterns.fold(Router::new(), |router, route| {
         let (_, _, handler) = (route.documented)();
         router.route(route.path, handler)
     }))
