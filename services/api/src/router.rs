@@ -54,6 +54,7 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
+    route!(GET "/v1/models/{*model}/download" => models::download::download_model),
     route!(GET "/v1/models/{*model}/limits" => models::limits::retrieve_model_limits),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),

@@ -34,10 +34,12 @@ pub enum ModelPart {
     Itself,
     /// `…/limits`
     Limits,
+    /// `…/download`
+    Download,
 }
 
 impl ModelPart {
-    const WORDS: [(&str, Self); 1] = [("/limits", Self::Limits)];
+    const WORDS: [(&str, Self); 2] = [("/limits", Self::Limits), ("/download", Self::Download)];
 }
 
 /// The name of a model in a path that may go on after it.

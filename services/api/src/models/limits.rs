@@ -100,8 +100,6 @@ pub async fn retrieve_model_limits(
 fn settings(context_length: u64) -> BTreeMap<String, Limit> {
     let settings = Hyperparameters::settings().into_iter();
     let mut limits: BTreeMap<String, Limit> = settings
-        // The service trains adapters only.
-        .filter(|setting| !["tuning", "train_embeddings"].contains(&setting.field.as_str()))
         .map(|setting| (setting.field, Limit::of(setting.kind)))
         .collect();
     if let Some(limit) = limits.get_mut("max_seq_len") {

@@ -5,11 +5,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use store::models;
 
-use super::{ModelObject, limits};
+use super::{ModelObject, download, limits};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
-use crate::extract::{ModelPart, PathName, PathPart};
+use crate::extract::{ModelPart, Params, PathName, PathPart};
 
 /// Describe a model that the project may use.
 #[utoipa::path(
@@ -25,12 +25,16 @@ pub async fn retrieve_model(
     State(state): State<AppState>,
     tenant: Tenant,
     PathPart(name, part): PathPart,
+    params: Params,
 ) -> Result<Response, ApiError> {
     match part {
         ModelPart::Itself => {}
         ModelPart::Limits => {
             let limits = limits::retrieve_model_limits(State(state), tenant, PathName(name));
             return Ok(limits.await?.into_response());
+        }
+        ModelPart::Download => {
+            return download::download_model(State(state), tenant, PathName(name), params).await;
         }
     }
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;

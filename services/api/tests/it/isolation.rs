@@ -60,6 +60,9 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/checkpoints", things.job))
         }
+        ("GET", "/v1/models/{*model}/download") => {
+            Case::Path(|things| format!("/v1/models/{}/download", things.model))
+        }
         ("GET", "/v1/models/{*model}/limits") => {
             Case::Path(|things| format!("/v1/models/{}/limits", things.model))
         }

@@ -6,6 +6,7 @@
 
 mod chat;
 mod deletion;
+mod downloads;
 mod errors;
 mod estimates;
 mod files;

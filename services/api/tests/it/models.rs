@@ -80,11 +80,7 @@ async fn a_models_limits_are_those_that_a_job_is_checked_with() {
             .unwrap()
             .contains(&json!("dpo"))
     );
-    assert_eq!(
-        settings.get("tuning"),
-        None,
-        "the service trains adapters only"
-    );
+    assert_eq!(settings["train_embeddings"], json!({"type": "boolean"}));
 
     let file = app.alice.training_file().await;
     for (rank, status) in [(256, 200), (257, 400)] {
