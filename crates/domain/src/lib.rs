@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows Postgres, S3, HTTP or a tensor. Everything else may depend on it.
 
+pub mod access;
 pub mod auto;
 pub mod clock;
 pub mod config;
@@ -13,7 +14,9 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod needs;
 
+pub use access::{OrgRole, Role, Scope, Scopes};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
 pub use data::{DataReport, JobData};
@@ -21,6 +24,7 @@ pub use failure::Failure;
 pub use field::{FieldError, Setting, SettingKind};
 pub use id::{
     ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
-    OrgId, ProjectId,
+    OrgId, PermissionId, ProjectId, ServiceAccountId, UserId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use needs::{DeviceKind, Needs, WorkerKind};

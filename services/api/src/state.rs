@@ -7,6 +7,7 @@ use store::Store;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
+use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
 use crate::text_models::TextModels;
@@ -24,6 +25,8 @@ pub struct AppState {
     pub pepper: Pepper,
     /// What tenants' secrets are sealed with, if the operator gave a key.
     pub keyring: Option<Keyring>,
+    /// The identity provider whose tokens are believed, beside API keys.
+    pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
     /// The textual halves of base models.

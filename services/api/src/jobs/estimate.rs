@@ -11,7 +11,8 @@ use domain::cost::{BatchShape, CostModel, Memory};
 use serde::Serialize;
 use serde_json::Value;
 use store::metrics::{self, Speed};
-use store::{jobs, models::ResolvedModel};
+use store::models::ResolvedModel;
+use store::queue;
 use utoipa::ToSchema;
 
 use super::create::{Inputs, inputs, shown_request};
@@ -44,7 +45,7 @@ pub struct JobEstimate {
     seconds_basis: String,
     /// The fullest moment on one device.
     memory: MemoryEstimate,
-    /// Jobs that would come before it.
+    /// Jobs that would come before it, if nothing is added and every worker can take every job.
     queue_position: u64,
     #[schema(value_type = Object)]
     hyperparameters: Value,
@@ -73,6 +74,7 @@ struct DataEstimate {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "units stand last")]
 struct MemoryEstimate {
     total_bytes: u64,
     /// The process itself.
@@ -132,7 +134,7 @@ pub async fn estimate_job(
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let inputs = inputs(&mut tx, &new, now).await?;
     let speed = metrics::recent_speed(&mut tx, &inputs.model.base.name).await?;
-    let queue_position = jobs::n_waiting(&mut tx).await?;
+    let queue_position = queue::next_position(&mut tx).await?;
     tx.commit().await?;
 
     let facts = inputs.facts()?;
@@ -300,23 +302,19 @@ fn trained_tokens(config: &TrainingConfig, data: &DataEstimate) -> u64 {
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn time_of(tokens: u64, speed: Option<Speed>, model: &ResolvedModel) -> (Option<f64>, String) {
     let base = &model.base.name;
-    match speed {
-        Some(speed) => {
-            let seconds = tokens as f64 * speed.millis / speed.n_tokens as f64 / 1000.0;
-            let per_second = speed.n_tokens as f64 * 1000.0 / speed.millis;
-            let basis = format!(
-                "{per_second:.0} tokens a second, as in the latest steps of {} of this project's jobs on `{base}`",
-                speed.n_jobs
-            );
-            (Some(seconds), basis)
-        }
-        None => {
-            let basis = format!(
-                "no job of this project on `{base}` has succeeded yet, so its speed is not known here"
-            );
-            (None, basis)
-        }
-    }
+    let Some(speed) = speed else {
+        let basis = format!(
+            "no job of this project on `{base}` has succeeded yet, so its speed is not known here"
+        );
+        return (None, basis);
+    };
+    let seconds = tokens as f64 * speed.millis / speed.n_tokens as f64 / 1000.0;
+    let per_second = speed.n_tokens as f64 * 1000.0 / speed.millis;
+    let basis = format!(
+        "{per_second:.0} tokens a second, as in the latest steps of {} of this project's jobs on `{base}`",
+        speed.n_jobs
+    );
+    (Some(seconds), basis)
 }
 
 #[cfg(test)]

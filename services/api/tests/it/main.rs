@@ -19,6 +19,7 @@ mod job_refusals;
 mod job_streams;
 mod jobs;
 mod models;
+mod pausing;
 mod previews;
 mod serving;
 mod support;
