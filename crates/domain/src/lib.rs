@@ -21,7 +21,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
 pub use data::{DataReport, JobData};
 pub use failure::Failure;
-pub use field::FieldError;
+pub use field::{FieldError, Setting, SettingKind};
 pub use id::{
     ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
     OrgId, PermissionId, ProjectId, ServiceAccountId, UserId,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use artifacts::{ArtifactError, ObjectInfo, ObjectStore, keys};
 use domain::{Clock, FileId, JobId};
 use store::deletions::{self, PendingDeletion, Target};
-use store::{Store, StoreError, files};
+use store::{Store, StoreError, files, idempotency};
 
 /// Between two looks at what is due.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -21,6 +21,8 @@ const LOOKS_PER_ORPHAN_SWEEP: u32 = 60;
 const GRACE_SECS: i64 = 24 * 60 * 60;
 /// Rows taken at once.
 const BATCH: u32 = 100;
+/// Kept answers deleted at once.
+const ANSWERS_BATCH: u32 = 1_000;
 /// Objects listed at once.
 const PAGE: usize = 1_000;
 
@@ -72,6 +74,7 @@ impl Sweeper {
     async fn look(&self, with_orphans: bool) {
         report("expired files", self.delete_expired_files().await);
         report("deleted objects", self.delete_due_objects().await);
+        report("kept answers", self.delete_old_answers().await);
         if with_orphans {
             report("orphans", self.delete_orphans().await);
         }
@@ -95,6 +98,23 @@ impl Sweeper {
                 files::delete(&mut tx, file_id, &keys::file(project_id, file_id)).await?;
                 tx.commit().await?;
                 n_deleted += 1;
+            }
+        }
+    }
+
+    /// Deletes the answers that were kept long enough. Says how many.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn delete_old_answers(&self) -> Result<u64, SweepError> {
+        let mut n_deleted = 0;
+        loop {
+            let mut tx = self.store.worker_tx().await?;
+            let n = idempotency::delete_expired(&mut tx, self.clock.now(), ANSWERS_BATCH).await?;
+            tx.commit().await?;
+            n_deleted += n;
+            if n < u64::from(ANSWERS_BATCH) {
+                return Ok(n_deleted);
             }
         }
     }

@@ -5,8 +5,9 @@ use sqlx::PgPool;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
+use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
-use store::{Store, checkpoints, jobs, metrics, models};
+use store::{Store, TenantTx, checkpoints, jobs, metrics, models};
 
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
@@ -93,7 +94,23 @@ async fn fill(store: &Store, tenant: Tenant) {
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
         .await
         .unwrap();
+    keep_answer(&mut tx).await;
     tx.commit().await.unwrap();
+}
+
+async fn keep_answer(tx: &mut TenantTx) {
+    let request = Request {
+        route: "POST /v1/things".to_owned(),
+        mark: Mark::Key("k".to_owned()),
+        fingerprint: [0; 32],
+    };
+    let answer = Answer {
+        status: 200,
+        body: b"{}".to_vec(),
+    };
+    idempotency::keep(tx, &request, &answer, now())
+        .await
+        .unwrap();
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

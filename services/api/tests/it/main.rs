@@ -6,15 +6,21 @@
 
 mod chat;
 mod deletion;
+mod downloads;
 mod errors;
+mod estimates;
 mod files;
 mod health;
+mod idempotency;
 mod isolation;
 mod job_lists;
+mod job_metrics;
 mod job_refusals;
+mod job_streams;
 mod jobs;
 mod models;
 mod pausing;
+mod previews;
 mod serving;
 mod support;
 mod sweeping;
