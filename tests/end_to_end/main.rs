@@ -7,6 +7,7 @@ mod importing;
 mod kills;
 mod memory;
 mod outage;
+mod pausing;
 mod preferences;
 mod train_command;
 
