@@ -6,6 +6,7 @@
 
 pub mod api_keys;
 pub mod base_models;
+pub mod batches;
 pub mod bootstrap;
 pub mod checkpoints;
 pub mod deletions;
@@ -24,6 +25,7 @@ pub mod page;
 pub mod projects;
 pub mod queue;
 pub mod tx;
+pub mod uploads;
 
 pub use error::StoreError;
 pub use lease::Lease;

@@ -4,8 +4,10 @@ mod content;
 mod create;
 mod delete;
 mod form;
+pub(crate) mod incoming;
+pub(crate) mod intake;
 mod list;
-mod purpose;
+pub(crate) mod purpose;
 mod range;
 mod retrieve;
 
@@ -13,7 +15,7 @@ pub use content::retrieve_file_content;
 pub use create::create_file;
 pub use delete::delete_file;
 pub use list::list_files;
-pub use purpose::FINE_TUNE;
+pub use purpose::{BATCH, BATCH_OUTPUT, FINE_TUNE};
 pub use retrieve::retrieve_file;
 
 use domain::FileId;

@@ -20,6 +20,7 @@ mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
+pub mod uploads;
 
 pub use chat::InferenceClient;
 pub use config::Config;

@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
-use crate::{AppState, answer, chat, files, health, jobs, models, telemetry};
+use crate::{AppState, answer, chat, files, health, jobs, models, telemetry, uploads};
 
 /// One method on one path.
 pub struct Route {
@@ -39,6 +39,10 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/files/{id}" => get(files::retrieve_file)),
     route!(DELETE "/v1/files/{id}" => delete(files::delete_file)),
     route!(GET "/v1/files/{id}/content" => get(files::retrieve_file_content)),
+    route!(POST "/v1/uploads" => post(uploads::create_upload)),
+    route!(POST "/v1/uploads/{id}/parts" => post(uploads::add_upload_part)),
+    route!(POST "/v1/uploads/{id}/complete" => post(uploads::complete_upload)),
+    route!(POST "/v1/uploads/{id}/cancel" => post(uploads::cancel_upload)),
     route!(POST "/v1/fine_tuning/jobs" => post(jobs::create_job)),
     route!(GET "/v1/fine_tuning/jobs" => get(jobs::list_jobs)),
     route!(GET "/v1/fine_tuning/jobs/{id}" => get(jobs::retrieve_job)),

@@ -2,13 +2,16 @@
 
 use domain::{FileId, FineTunedModelId};
 use sqlx::PgPool;
+use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
-use store::{Store, checkpoints, jobs, metrics, models};
+use store::{Store, batches, checkpoints, jobs, metrics, models, uploads};
 
+use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
+use crate::uploads::{part, upload};
 
 /// Tables that a tenant's role may not read at all.
 const CLOSED_TO_TENANTS: [&str; 1] = ["api_keys"];
@@ -74,9 +77,17 @@ async fn fill(store: &Store, tenant: Tenant) {
     models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
         .await
         .unwrap();
+    let upload = upload(tenant);
+    uploads::create(&mut tx, &upload).await.unwrap();
+    uploads::add_part(&mut tx, &part(&upload)).await.unwrap();
+    batches::create(&mut tx, &batch(tenant, 0)).await.unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
         .await
         .unwrap();
+    tx.commit().await.unwrap();
+    let (_, turn) = turn(store).await.expect("a batch waits");
+    let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
+    lines::create(&mut tx, &turn, &[line(1)]).await.unwrap();
     tx.commit().await.unwrap();
 }
 

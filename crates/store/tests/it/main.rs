@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
@@ -10,3 +11,4 @@ mod leases;
 mod objects;
 mod queue;
 mod roles;
+mod uploads;

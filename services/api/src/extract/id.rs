@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use domain::{FileId, JobId};
+use domain::{BatchId, FileId, JobId, UploadId};
 
 use crate::error::{ApiError, Thing};
 
@@ -20,6 +20,14 @@ impl Identifies for FileId {
 
 impl Identifies for JobId {
     const THING: Thing = Thing::Job;
+}
+
+impl Identifies for UploadId {
+    const THING: Thing = Thing::Upload;
+}
+
+impl Identifies for BatchId {
+    const THING: Thing = Thing::Batch;
 }
 
 /// The id at the end or in the middle of a path. What is no id cannot exist, so it is a 404, like an id that

@@ -11,6 +11,7 @@ struct Things {
     file: String,
     job: String,
     model: String,
+    upload: String,
 }
 
 /// What a route is asked in the test.
@@ -23,6 +24,8 @@ enum Case {
     Path(fn(&Things) -> String),
     /// It names a thing in its body.
     Body(fn(&Things) -> Value),
+    /// It names a thing in its path, and needs a body besides.
+    PathAndBody(fn(&Things) -> String, fn(&Things) -> Value),
     /// It lists, and must not list these.
     List,
 }
@@ -31,13 +34,23 @@ enum Case {
 fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
-        ("POST", "/v1/files" | "/v1/chat/completions") => Case::NamesNothing,
+        ("POST", "/v1/files" | "/v1/uploads" | "/v1/chat/completions") => Case::NamesNothing,
         ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))
         }
         ("GET", "/v1/files/{id}/content") => {
             Case::Path(|things| format!("/v1/files/{}/content", things.file))
+        }
+        ("POST", "/v1/uploads/{id}/parts") => {
+            Case::Path(|things| format!("/v1/uploads/{}/parts", things.upload))
+        }
+        ("POST", "/v1/uploads/{id}/complete") => Case::PathAndBody(
+            |things| format!("/v1/uploads/{}/complete", things.upload),
+            |_| json!({"part_ids": [format!("part_{}", "0".repeat(32))]}),
+        ),
+        ("POST", "/v1/uploads/{id}/cancel") => {
+            Case::Path(|things| format!("/v1/uploads/{}/cancel", things.upload))
         }
         ("POST", "/v1/fine_tuning/jobs") => {
             Case::Body(|things| json!({"model": "tiny", "training_file": things.file}))
@@ -67,6 +80,7 @@ fn nobodys() -> Things {
         file: format!("file-{zeros}"),
         job: format!("ftjob-{zeros}"),
         model: "ft:tiny:nobody::00000000".to_owned(),
+        upload: format!("upload_{zeros}"),
     }
 }
 
@@ -77,6 +91,7 @@ async fn of_alice(app: &TestApp) -> Things {
         file: job["training_file"].as_str().unwrap().to_owned(),
         job: done.id.to_string(),
         model: done.model_name,
+        upload: app.alice.begin_upload(8).await,
     }
 }
 
@@ -126,6 +141,10 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Path(path) => (
                 ask(&app.bob, method, &path(&alices), None).await,
                 ask(&app.bob, method, &path(&nobodys), None).await,
+            ),
+            Case::PathAndBody(path, body) => (
+                ask(&app.bob, method, &path(&alices), Some(body(&alices))).await,
+                ask(&app.bob, method, &path(&nobodys), Some(body(&nobodys))).await,
             ),
             Case::Body(body) => (
                 ask(&app.bob, method, route.path, Some(body(&alices))).await,

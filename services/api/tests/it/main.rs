@@ -14,6 +14,7 @@ mod job_lists;
 mod job_refusals;
 mod jobs;
 mod models;
+mod parts;
 mod serving;
 mod support;
 mod sweeping;
