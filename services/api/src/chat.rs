@@ -62,6 +62,18 @@ impl InferenceClient {
 }
 
 /// Answer a conversation, whole or as a stream of server-sent events.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "Chat",
+    request_body(content = serde_json::Value),
+    responses(
+        (status = 200, content(
+            (serde_json::Value = "application/json"),
+            (String = "text/event-stream"),
+        ), description = "The answer; as server-sent events when `stream` is true."),
+    )
+)]
 pub async fn create_chat_completion(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -1,30 +1,27 @@
 //! The files endpoints. An upload streams into the bucket; its row appears when the object is whole.
 
-mod content;
-mod create;
-mod delete;
+pub mod content;
+pub mod create;
+pub mod delete;
 mod form;
 pub(crate) mod incoming;
 pub(crate) mod intake;
-mod list;
+pub mod list;
 pub(crate) mod purpose;
 mod range;
-mod retrieve;
+pub mod retrieve;
 
-pub use content::retrieve_file_content;
-pub use create::create_file;
-pub use delete::delete_file;
-pub use list::list_files;
 pub use purpose::{BATCH, BATCH_OUTPUT, FINE_TUNE};
-pub use retrieve::retrieve_file;
 
 use domain::FileId;
 use serde::Serialize;
 use store::files::File;
+use utoipa::ToSchema;
 
 /// A file as a client sees it. Every key is always there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FileObject {
+    #[schema(value_type = String)]
     id: FileId,
     object: &'static str,
     bytes: u64,

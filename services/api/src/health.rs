@@ -6,6 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{AppState, telemetry};
 
@@ -13,7 +14,7 @@ use crate::{AppState, telemetry};
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a probe reads.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Readiness {
     status: &'static str,
     postgres: &'static str,
@@ -21,11 +22,28 @@ struct Readiness {
 }
 
 /// The process runs. Says nothing about what it depends on: restarting it would not help those.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    security(()),
+    tag = "Health",
+    responses((status = 200, body = String, content_type = "text/plain", description = "The process runs."))
+)]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Postgres and S3 can be reached.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    security(()),
+    tag = "Health",
+    responses(
+        (status = 200, body = Readiness, description = "Ready."),
+        (status = 503, body = Readiness, description = "Something is away."),
+    )
+)]
 pub async fn readyz(State(state): State<AppState>) -> Response {
     let (postgres, storage) = tokio::join!(state.store.ready(), state.objects.ready());
     if let Err(error) = &postgres {
@@ -54,6 +72,13 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
 }
 
 /// Counters and histograms of this process. No label names a tenant.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    security(()),
+    tag = "Health",
+    responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus' text format."))
+)]
 pub async fn metrics() -> Response {
     let text = telemetry::record().map(|recorder| {
         recorder.run_upkeep();

@@ -1,19 +1,13 @@
 //! The fine-tuning endpoints. A job's ranges are checked here, at once; its data by a worker, later.
 
-mod cancel;
-mod checkpoints;
-mod create;
-mod events;
+pub mod cancel;
+pub mod checkpoints;
+pub mod create;
+pub mod events;
 mod knobs;
-mod list;
+pub mod list;
 mod request;
-mod retrieve;
+pub mod retrieve;
 mod view;
 
-pub use cancel::cancel_job;
-pub use checkpoints::list_job_checkpoints;
-pub use create::create_job;
-pub use events::list_job_events;
-pub use list::list_jobs;
-pub use retrieve::retrieve_job;
 pub use view::FineTuningJob;

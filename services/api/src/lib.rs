@@ -13,6 +13,7 @@ pub mod files;
 pub mod health;
 pub mod jobs;
 pub mod models;
+pub mod openapi;
 pub mod page;
 mod random;
 pub mod router;

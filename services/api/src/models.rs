@@ -1,20 +1,17 @@
 //! The models endpoints: base models of the installation and the project's own fine-tuned ones.
 
-mod delete;
-mod list;
-mod retrieve;
-
-pub use delete::delete_model;
-pub use list::list_models;
-pub use retrieve::retrieve_model;
+pub mod delete;
+pub mod list;
+pub mod retrieve;
 
 use domain::OrgId;
 use serde::Serialize;
 use store::base_models::BaseModel;
 use store::models::FineTunedModel;
+use utoipa::ToSchema;
 
 /// A model as a client sees it. `created`, not `created_at`: this is the one object of OpenAI's that says so.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ModelObject {
     id: String,
     object: &'static str,

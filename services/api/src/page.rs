@@ -2,9 +2,10 @@
 
 use axum::Json;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// One page of a list. The cursor of the next page is `last_id`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ListPage<T> {
     object: &'static str,
     data: Vec<T>,

@@ -4,62 +4,66 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Method;
 use axum::middleware::from_fn;
-use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{AppState, answer, chat, files, health, jobs, models, telemetry, uploads};
 
-/// One method on one path.
+/// One method on one path, and what its handler's `#[utoipa::path]` says of it.
 pub struct Route {
     /// The method.
     pub method: Method,
-    /// The path's pattern.
+    /// The path's pattern, as axum writes it.
     pub path: &'static str,
-    handler: fn() -> MethodRouter<AppState>,
+    pub(crate) documented: fn() -> UtoipaMethodRouter<AppState>,
 }
 
+/// The handler is named by the full path of the module that it stands in: `#[utoipa::path]` puts its description
+/// there, beside it. A test holds method and path to what the description says.
 macro_rules! route {
-    ($method:ident $path:literal => $handler:expr) => {
+    ($method:ident $path:literal => $($handler:tt)+) => {
         Route {
             method: Method::$method,
             path: $path,
-            handler: || $handler,
+            documented: || utoipa_axum::routes!($($handler)+),
         }
     };
 }
 
-/// Every route. A test asks each of them for another tenant's things; one without an entry there fails it.
+/// Every route: what is served, what the OpenAPI document describes, and what the test of isolation asks for another
+/// tenant's things. One without an entry there fails it.
 pub static ROUTES: &[Route] = &[
-    route!(GET "/healthz" => get(health::healthz)),
-    route!(GET "/readyz" => get(health::readyz)),
-    route!(GET "/metrics" => get(health::metrics)),
-    route!(POST "/v1/files" => post(files::create_file)),
-    route!(GET "/v1/files" => get(files::list_files)),
-    route!(GET "/v1/files/{id}" => get(files::retrieve_file)),
-    route!(DELETE "/v1/files/{id}" => delete(files::delete_file)),
-    route!(GET "/v1/files/{id}/content" => get(files::retrieve_file_content)),
-    route!(POST "/v1/uploads" => post(uploads::create_upload)),
-    route!(POST "/v1/uploads/{id}/parts" => post(uploads::add_upload_part)),
-    route!(POST "/v1/uploads/{id}/complete" => post(uploads::complete_upload)),
-    route!(POST "/v1/uploads/{id}/cancel" => post(uploads::cancel_upload)),
-    route!(POST "/v1/fine_tuning/jobs" => post(jobs::create_job)),
-    route!(GET "/v1/fine_tuning/jobs" => get(jobs::list_jobs)),
-    route!(GET "/v1/fine_tuning/jobs/{id}" => get(jobs::retrieve_job)),
-    route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => post(jobs::cancel_job)),
-    route!(GET "/v1/fine_tuning/jobs/{id}/events" => get(jobs::list_job_events)),
-    route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => get(jobs::list_job_checkpoints)),
-    route!(GET "/v1/models" => get(models::list_models)),
+    route!(GET "/healthz" => health::healthz),
+    route!(GET "/readyz" => health::readyz),
+    route!(GET "/metrics" => health::metrics),
+    route!(POST "/v1/files" => files::create::create_file),
+    route!(GET "/v1/files" => files::list::list_files),
+    route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),
+    route!(DELETE "/v1/files/{id}" => files::delete::delete_file),
+    route!(GET "/v1/files/{id}/content" => files::content::retrieve_file_content),
+    route!(POST "/v1/uploads" => uploads::create::create_upload),
+    route!(POST "/v1/uploads/{id}/parts" => uploads::add_part::add_upload_part),
+    route!(POST "/v1/uploads/{id}/complete" => uploads::complete::complete_upload),
+    route!(POST "/v1/uploads/{id}/cancel" => uploads::cancel::cancel_upload),
+    route!(POST "/v1/fine_tuning/jobs" => jobs::create::create_job),
+    route!(GET "/v1/fine_tuning/jobs" => jobs::list::list_jobs),
+    route!(GET "/v1/fine_tuning/jobs/{id}" => jobs::retrieve::retrieve_job),
+    route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => jobs::cancel::cancel_job),
+    route!(GET "/v1/fine_tuning/jobs/{id}/events" => jobs::events::list_job_events),
+    route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => jobs::checkpoints::list_job_checkpoints),
+    route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
-    route!(GET "/v1/models/{*model}" => get(models::retrieve_model)),
-    route!(DELETE "/v1/models/{*model}" => delete(models::delete_model)),
-    route!(POST "/v1/chat/completions" => post(chat::create_chat_completion)),
+    route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
+    route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
+    route!(POST "/v1/chat/completions" => chat::create_chat_completion),
 ];
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
     dressed(ROUTES.iter().fold(Router::new(), |router, route| {
-        router.route(route.path, (route.handler)())
+        let (_, _, handler) = (route.documented)();
+        router.route(route.path, handler)
     }))
     .with_state(state)
 }
@@ -88,9 +92,22 @@ async fn wrong_method(request: Request) -> ApiError {
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::StatusCode;
+    use axum::routing::get;
     use tower::ServiceExt as _;
 
     use super::*;
+
+    #[test]
+    fn every_route_is_where_its_description_says() {
+        for route in ROUTES {
+            let (_, documented, _) = (route.documented)();
+            let path = route.path.replace("{*", "{");
+            assert_eq!(documented.paths.keys().collect::<Vec<_>>(), [&path]);
+            let item = serde_json::to_value(&documented.paths[&path]).expect("JSON");
+            let methods: Vec<&String> = item.as_object().expect("an item").keys().collect();
+            assert_eq!(methods, [&route.method.as_str().to_lowercase()], "{path}");
+        }
+    }
 
     async fn broken() -> &'static str {
         panic!("a secret")

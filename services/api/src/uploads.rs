@@ -1,26 +1,23 @@
 //! The uploads endpoints: a file that comes in parts. Each part streams into the bucket as an object of its own; they
 //! are joined when the client says that all are there, and go through what every new file goes through.
 
-mod add_part;
-mod cancel;
-mod complete;
-mod create;
-mod fields;
-
-pub use add_part::add_upload_part;
-pub use cancel::cancel_upload;
-pub use complete::complete_upload;
-pub use create::create_upload;
+pub mod add_part;
+pub mod cancel;
+pub mod complete;
+pub mod create;
+pub(crate) mod fields;
 
 use domain::{Upload, UploadId};
 use serde::Serialize;
 use store::files::File;
+use utoipa::ToSchema;
 
 use crate::files::FileObject;
 
 /// An upload as a client sees it. Every key is always there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UploadObject {
+    #[schema(value_type = String)]
     id: UploadId,
     object: &'static str,
     bytes: u64,

@@ -11,4 +11,5 @@ mod leases;
 mod objects;
 mod queue;
 mod roles;
+mod sealed;
 mod uploads;

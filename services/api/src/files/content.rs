@@ -20,6 +20,18 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
 
 /// Download a file, or a range of its bytes.
+#[utoipa::path(
+    get,
+    path = "/v1/files/{id}/content",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The file's id, `file-…`."),
+    ),
+    responses(
+        (status = 200, content_type = "application/octet-stream", description = "The whole file."),
+        (status = 206, content_type = "application/octet-stream", description = "The range that `range` asks for."),
+    )
+)]
 pub async fn retrieve_file_content(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -7,7 +7,7 @@ use domain::FileId;
 use store::files::{self, File};
 
 use super::FileObject;
-use super::form::{Form, StoredFile};
+use super::form::{FileUpload, Form, StoredFile};
 use super::incoming::Incoming;
 use super::intake::{Description, Destination, judged, to_the_end};
 use crate::AppState;
@@ -15,6 +15,13 @@ use crate::auth::Tenant;
 use crate::error::ApiError;
 
 /// Upload a file. It is refused at once if it is plainly no JSON Lines; a job looks closer.
+#[utoipa::path(
+    post,
+    path = "/v1/files",
+    tag = "Files",
+    request_body(content = FileUpload, content_type = "multipart/form-data"),
+    responses((status = 200, body = FileObject, description = "The file, stored."))
+)]
 pub async fn create_file(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -6,6 +6,7 @@ use axum::extract::State;
 use domain::FileId;
 use serde::Serialize;
 use store::files::{self, NeededBy};
+use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
@@ -13,14 +14,24 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
 
 /// What is left of a file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DeletedFile {
+    #[schema(value_type = String)]
     id: FileId,
     object: &'static str,
     deleted: bool,
 }
 
 /// Delete a file, unless something that is not finished still reads it.
+#[utoipa::path(
+    delete,
+    path = "/v1/files/{id}",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The file's id, `file-…`."),
+    ),
+    responses((status = 200, body = DeletedFile, description = "The file is gone."))
+)]
 pub async fn delete_file(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -5,6 +5,7 @@ use async_stream::stream;
 use axum::extract::Multipart;
 use axum::extract::multipart::Field;
 use bytes::Bytes;
+use utoipa::ToSchema;
 
 use super::incoming::{broken, cut_short};
 use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
@@ -13,6 +14,14 @@ use crate::error::ApiError;
 
 /// No field but the file is longer than this.
 const MAX_FIELD_BYTES: usize = 1024;
+/// The form, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a form is read field by field")]
+pub(super) struct FileUpload {
+    #[schema(value_type = String, format = Binary)]
+    file: Bytes,
+    purpose: String,
+}
 
 /// What was read so far.
 #[derive(Debug, Default)]

@@ -14,6 +14,18 @@ use crate::page::{ListPage, list_page};
 const MAX_LIMIT: u32 = 10_000;
 
 /// List files, newest first unless asked otherwise.
+#[utoipa::path(
+    get,
+    path = "/v1/files",
+    tag = "Files",
+    params(
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 10000 unless asked otherwise, at most 10000. What lies outside is moved to the nearest that is allowed."),
+        ("order" = Option<String>, Query, description = "`asc` or `desc` by the time of creation."),
+        ("purpose" = Option<String>, Query, description = "Only files of this purpose."),
+    ),
+    responses((status = 200, body = ListPage<FileObject>, description = "A page of files."))
+)]
 pub async fn list_files(
     State(state): State<AppState>,
     tenant: Tenant,

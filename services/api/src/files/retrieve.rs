@@ -12,6 +12,15 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
 
 /// Describe a file.
+#[utoipa::path(
+    get,
+    path = "/v1/files/{id}",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The file's id, `file-…`."),
+    ),
+    responses((status = 200, body = FileObject, description = "The file."))
+)]
 pub async fn retrieve_file(
     State(state): State<AppState>,
     tenant: Tenant,

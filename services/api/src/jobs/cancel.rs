@@ -15,6 +15,15 @@ use crate::extract::PathId;
 /// Cancel a job. Cancelling a finished job is a 400 (clients retry a 409); a cancelled one is answered as it is.
 ///
 /// Clients announce JSON and send nothing, so the body is not looked at.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs/{id}/cancel",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+    ),
+    responses((status = 200, body = FineTuningJob, description = "The job, cancelled."))
+)]
 pub async fn cancel_job(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -6,6 +6,7 @@ use domain::model_name::checkpoint_name;
 use domain::{CheckpointId, JobId};
 use serde::Serialize;
 use store::checkpoints::{self, Checkpoint, CheckpointMetrics};
+use utoipa::ToSchema;
 
 use super::retrieve;
 use crate::AppState;
@@ -15,12 +16,14 @@ use crate::extract::{Params, PathId};
 use crate::page::{ListPage, list_page};
 
 /// A checkpoint as a client sees it. Its model answers chats like any other.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FineTuningJobCheckpoint {
     object: &'static str,
+    #[schema(value_type = String)]
     id: CheckpointId,
     created_at: i64,
     fine_tuned_model_checkpoint: String,
+    #[schema(value_type = String)]
     fine_tuning_job_id: JobId,
     step_number: u64,
     metrics: Metrics,
@@ -28,7 +31,7 @@ pub struct FineTuningJobCheckpoint {
 
 /// Seven numbers, always: strict clients fail on one that is missing or null. What was not measured, as the
 /// validation of a job without a validation file, is 0.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Metrics {
     step: u64,
     train_loss: f64,
@@ -68,6 +71,17 @@ impl FineTuningJobCheckpoint {
 }
 
 /// List a job's checkpoints, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs/{id}/checkpoints",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 10 unless asked otherwise, at most 1000. What lies outside is moved to the nearest that is allowed."),
+    ),
+    responses((status = 200, body = ListPage<FineTuningJobCheckpoint>, description = "A page of checkpoints."))
+)]
 pub async fn list_job_checkpoints(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -23,6 +23,13 @@ use crate::files::FINE_TUNE;
 use crate::{AppState, random};
 
 /// Create a job. It is in the queue when this answers.
+#[utoipa::path(
+    post,
+    path = "/v1/fine_tuning/jobs",
+    tag = "Fine-tuning",
+    request_body(content = serde_json::Value),
+    responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
+)]
 pub async fn create_job(
     State(state): State<AppState>,
     tenant: Tenant,

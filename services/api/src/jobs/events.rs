@@ -6,6 +6,7 @@ use domain::{EventId, JobId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use store::events::{self, Event};
+use utoipa::ToSchema;
 
 use super::retrieve;
 use crate::AppState;
@@ -15,9 +16,10 @@ use crate::extract::{Params, PathId};
 use crate::page::{ListPage, list_page};
 
 /// An event as a client sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FineTuningJobEvent {
     object: &'static str,
+    #[schema(value_type = String)]
     id: EventId,
     created_at: i64,
     level: &'static str,
@@ -41,6 +43,17 @@ impl From<Event> for FineTuningJobEvent {
 }
 
 /// List a job's events, newest first: some clients take the first for the latest news.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs/{id}/events",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 1000. What lies outside is moved to the nearest that is allowed."),
+    ),
+    responses((status = 200, body = ListPage<FineTuningJobEvent>, description = "A page of events."))
+)]
 pub async fn list_job_events(
     State(state): State<AppState>,
     tenant: Tenant,

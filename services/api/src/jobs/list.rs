@@ -14,6 +14,16 @@ use crate::extract::Params;
 use crate::page::{ListPage, list_page};
 
 /// List jobs, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs",
+    tag = "Fine-tuning",
+    params(
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100. What lies outside is moved to the nearest that is allowed."),
+    ),
+    responses((status = 200, body = ListPage<FineTuningJob>, description = "A page of jobs."))
+)]
 pub async fn list_jobs(
     State(state): State<AppState>,
     tenant: Tenant,

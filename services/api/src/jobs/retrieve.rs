@@ -13,6 +13,15 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
 
 /// Describe a job.
+#[utoipa::path(
+    get,
+    path = "/v1/fine_tuning/jobs/{id}",
+    tag = "Fine-tuning",
+    params(
+        ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+    ),
+    responses((status = 200, body = FineTuningJob, description = "The job."))
+)]
 pub async fn retrieve_job(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -6,24 +6,32 @@ use domain::{FileId, Job, JobData, JobError, JobId, JobStatus, OrgId, TrainingCo
 use serde::Serialize;
 use serde_json::Value;
 use store::jobs::StoredJob;
+use utoipa::ToSchema;
 
 /// A fine-tuning job. Every key is always there: strict clients fail on one that is missing or of another type.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FineTuningJob {
     object: &'static str,
+    #[schema(value_type = String)]
     pub(super) id: JobId,
     model: String,
     created_at: i64,
     finished_at: Option<i64>,
     fine_tuned_model: Option<String>,
+    #[schema(value_type = String)]
     organization_id: OrgId,
+    #[schema(value_type = Vec<String>)]
     result_files: Vec<FileId>,
+    #[schema(value_type = String)]
     status: JobStatus,
+    #[schema(value_type = String)]
     training_file: FileId,
+    #[schema(value_type = Option<String>)]
     validation_file: Option<FileId>,
     hyperparameters: Value,
     method: Value,
     trained_tokens: Option<u64>,
+    #[schema(value_type = Option<Object>)]
     error: Option<JobError>,
     integrations: Value,
     seed: u64,
@@ -33,15 +41,17 @@ pub struct FineTuningJob {
 }
 
 /// What OpenAI's object has no place for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Details {
     base_model: String,
     suffix: Option<String>,
     /// How often a worker took the job up.
     attempt: i32,
     /// Every setting as it was resolved: the same object as the request's `attune`.
+    #[schema(value_type = Object)]
     config: TrainingConfig,
     /// What was found in the files, once a worker has read them.
+    #[schema(value_type = Option<Object>)]
     data: Option<JobData>,
 }
 

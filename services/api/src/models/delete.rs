@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use store::models;
+use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
@@ -11,7 +12,7 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathName;
 
 /// What is left of a model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DeletedModel {
     id: String,
     object: &'static str,
@@ -19,6 +20,15 @@ pub struct DeletedModel {
 }
 
 /// Delete one of the project's own models. Base models belong to the installation: here they are not found.
+#[utoipa::path(
+    delete,
+    path = "/v1/models/{model}",
+    tag = "Models",
+    params(
+        ("model" = String, Path, description = "The model's name. Its slashes may stand as they are or as `%2F`."),
+    ),
+    responses((status = 200, body = DeletedModel, description = "The model is gone."))
+)]
 pub async fn delete_model(
     State(state): State<AppState>,
     tenant: Tenant,

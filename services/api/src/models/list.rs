@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use store::{base_models, models};
+use utoipa::ToSchema;
 
 use super::ModelObject;
 use crate::AppState;
@@ -11,13 +12,19 @@ use crate::auth::Tenant;
 use crate::error::ApiError;
 
 /// All models; this list has no pages.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ModelList {
     object: &'static str,
     data: Vec<ModelObject>,
 }
 
 /// List the base models and the project's own, checkpoints included.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "Models",
+    responses((status = 200, body = ModelList, description = "Every model that the project may use."))
+)]
 pub async fn list_models(
     State(state): State<AppState>,
     tenant: Tenant,

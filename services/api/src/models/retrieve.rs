@@ -11,6 +11,15 @@ use crate::error::{ApiError, Thing};
 use crate::extract::PathName;
 
 /// Describe a model that the project may use.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model}",
+    tag = "Models",
+    params(
+        ("model" = String, Path, description = "The model's name. Its slashes may stand as they are or as `%2F`."),
+    ),
+    responses((status = 200, body = ModelObject, description = "The model."))
+)]
 pub async fn retrieve_model(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -5,11 +5,13 @@ use async_stream::stream;
 use axum::Json;
 use axum::extract::multipart::Field;
 use axum::extract::{Multipart, Request, State};
+use bytes::Bytes;
 use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
 use domain::{PartId, Upload, UploadId};
 use serde::Serialize;
 use store::TenantTx;
 use store::uploads::{self, Part};
+use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
@@ -19,11 +21,13 @@ use crate::files::incoming::{Incoming, broken, cut_short};
 use crate::files::intake::{Destination, to_the_end};
 
 /// A part as a client sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UploadPart {
+    #[schema(value_type = String)]
     id: PartId,
     object: &'static str,
     created_at: i64,
+    #[schema(value_type = String)]
     upload_id: UploadId,
 }
 
@@ -38,7 +42,26 @@ impl From<Part> for UploadPart {
     }
 }
 
+/// The form, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a form is read field by field")]
+struct PartUpload {
+    /// 64 MB at most.
+    #[schema(value_type = String, format = Binary)]
+    data: Bytes,
+}
+
 /// Add a part, beside others that are under way. Their order is told when the upload is completed.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads/{id}/parts",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The upload's id, `upload_…`."),
+    ),
+    request_body(content = PartUpload, content_type = "multipart/form-data"),
+    responses((status = 200, body = UploadPart, description = "The part, stored."))
+)]
 pub async fn add_upload_part(
     State(state): State<AppState>,
     tenant: Tenant,

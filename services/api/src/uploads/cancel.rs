@@ -15,6 +15,15 @@ use crate::extract::PathId;
 /// Give an upload up; its parts are deleted. A cancelled one is answered as it is, a completed one is a 400.
 ///
 /// Clients announce JSON and send nothing, so the body is not looked at.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads/{id}/cancel",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The upload's id, `upload_…`."),
+    ),
+    responses((status = 200, body = UploadObject, description = "The upload, cancelled."))
+)]
 pub async fn cancel_upload(
     State(state): State<AppState>,
     tenant: Tenant,

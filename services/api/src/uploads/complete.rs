@@ -18,6 +18,7 @@ use store::TenantTx;
 use store::files::{self, File};
 use store::uploads::{self, Part};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::{UploadObject, fields};
 use crate::AppState;
@@ -26,7 +27,27 @@ use crate::error::{ApiError, Thing};
 use crate::extract::{JsonBody, PathId};
 use crate::files::intake::{Content, Description, Destination, judged, to_the_end};
 
+/// The body, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+struct CompletedUpload {
+    /// Every part, in the file's order.
+    part_ids: Vec<String>,
+    /// Of the whole file, in 32 hexadecimal digits.
+    md5: Option<String>,
+}
+
 /// Make a file of an upload's parts. The same request again gets the same answer.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads/{id}/complete",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The upload's id, `upload_…`."),
+    ),
+    request_body(content = CompletedUpload),
+    responses((status = 200, body = UploadObject, description = "The upload, completed, with its file."))
+)]
 pub async fn complete_upload(
     State(state): State<AppState>,
     tenant: Tenant,

@@ -7,6 +7,7 @@ use domain::upload::UPLOAD_LIFETIME;
 use domain::{FieldError, Upload, UploadId, UploadStatus};
 use serde_json::{Map, Value};
 use store::uploads;
+use utoipa::ToSchema;
 
 use super::{UploadObject, fields};
 use crate::AppState;
@@ -16,7 +17,36 @@ use crate::extract::JsonBody;
 use crate::files::intake::filename;
 use crate::files::purpose;
 
+/// The body, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+struct NewUpload {
+    /// How long the file will be.
+    bytes: u64,
+    filename: String,
+    mime_type: String,
+    purpose: String,
+    expires_after: Option<ExpiresAfter>,
+}
+
+/// When a file is deleted by itself.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+pub(crate) struct ExpiresAfter {
+    /// Always `created_at`.
+    anchor: String,
+    /// Between an hour and 30 days.
+    seconds: i64,
+}
+
 /// Begin an upload of a file in parts.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads",
+    tag = "Files",
+    request_body(content = NewUpload),
+    responses((status = 200, body = UploadObject, description = "The upload, ready for its parts."))
+)]
 pub async fn create_upload(
     State(state): State<AppState>,
     tenant: Tenant,
