@@ -9,6 +9,8 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use domain::ProjectId;
 use serde_json::Value;
 
 use crate::auth::Tenant;
@@ -48,14 +50,20 @@ impl InferenceClient {
         })
     }
 
-    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
+    /// Sends a request in the name of a project.
+    pub(crate) async fn send(
+        &self,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
         self.http
             .post(&self.url)
             .bearer_auth(&self.token)
-            .header("x-attune-project", tenant.project_id.to_string())
-            .header("x-request-id", answer::request_id())
+            .header("x-attune-project", project_id.to_string())
+            .header("x-request-id", request_id)
             .header(CONTENT_TYPE, "application/json")
-            .body(body.bytes)
+            .body(body)
             .send()
             .await
     }
@@ -82,7 +90,7 @@ pub async fn create_chat_completion(
     check(&body.value)?;
     let answer = state
         .inference
-        .complete(&tenant, body)
+        .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
         .map_err(ApiError::unavailable)?;
     match answer.status() {
@@ -104,7 +112,8 @@ pub async fn create_chat_completion(
     }
 }
 
-fn check(request: &Value) -> Result<(), ApiError> {
+/// What can be said of a request without a model.
+pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
     if request["model"].as_str().is_none_or(str::is_empty) {
         let message = "`model` is missing: name a model of `GET /v1/models`.";
         return Err(ApiError::invalid("model", message));

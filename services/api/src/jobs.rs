@@ -10,4 +10,5 @@ mod request;
 pub mod retrieve;
 mod view;
 
+pub(crate) use request::metadata;
 pub use view::FineTuningJob;

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod auth;
+pub mod batches;
 pub mod chat;
 mod config;
 pub mod error;

@@ -8,7 +8,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
-use crate::{AppState, answer, chat, files, health, jobs, models, telemetry, uploads};
+use crate::{AppState, answer, batches, chat, files, health, jobs, models, telemetry, uploads};
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
 pub struct Route {
@@ -46,6 +46,10 @@ pub static ROUTES: &[Route] = &[
     route!(POST "/v1/uploads/{id}/parts" => uploads::add_part::add_upload_part),
     route!(POST "/v1/uploads/{id}/complete" => uploads::complete::complete_upload),
     route!(POST "/v1/uploads/{id}/cancel" => uploads::cancel::cancel_upload),
+    route!(POST "/v1/batches" => batches::create::create_batch),
+    route!(GET "/v1/batches" => batches::list::list_batches),
+    route!(GET "/v1/batches/{id}" => batches::retrieve::retrieve_batch),
+    route!(POST "/v1/batches/{id}/cancel" => batches::cancel::cancel_batch),
     route!(POST "/v1/fine_tuning/jobs" => jobs::create::create_job),
     route!(GET "/v1/fine_tuning/jobs" => jobs::list::list_jobs),
     route!(GET "/v1/fine_tuning/jobs/{id}" => jobs::retrieve::retrieve_job),

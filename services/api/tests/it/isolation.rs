@@ -12,6 +12,7 @@ struct Things {
     job: String,
     model: String,
     upload: String,
+    batch: String,
 }
 
 /// What a route is asked in the test.
@@ -35,7 +36,18 @@ fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
         ("POST", "/v1/files" | "/v1/uploads" | "/v1/chat/completions") => Case::NamesNothing,
-        ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
+        ("GET", "/v1/files" | "/v1/batches" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
+        ("POST", "/v1/batches") => Case::Body(|things| {
+            json!({
+                "input_file_id": things.file,
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            })
+        }),
+        ("GET", "/v1/batches/{id}") => Case::Path(|things| format!("/v1/batches/{}", things.batch)),
+        ("POST", "/v1/batches/{id}/cancel") => {
+            Case::Path(|things| format!("/v1/batches/{}/cancel", things.batch))
+        }
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))
         }
@@ -81,6 +93,7 @@ fn nobodys() -> Things {
         job: format!("ftjob-{zeros}"),
         model: "ft:tiny:nobody::00000000".to_owned(),
         upload: format!("upload_{zeros}"),
+        batch: format!("batch_{zeros}"),
     }
 }
 
@@ -92,6 +105,7 @@ async fn of_alice(app: &TestApp) -> Things {
         job: done.id.to_string(),
         model: done.model_name,
         upload: app.alice.begin_upload(8).await,
+        batch: app.alice.batch(&["ok"]).await,
     }
 }
 
@@ -133,7 +147,7 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Public | Case::NamesNothing => continue,
             Case::List => {
                 let list = app.bob.get(route.path).await.ok().to_string();
-                for name in [&alices.file, &alices.job, &alices.model] {
+                for name in [&alices.file, &alices.job, &alices.model, &alices.batch] {
                     assert!(!list.contains(name.as_str()), "{}", route.path);
                 }
                 continue;
@@ -186,6 +200,7 @@ async fn a_cursor_of_another_tenant_is_unknown() {
     for path in [
         format!("/v1/files?after={}", alices.file),
         format!("/v1/fine_tuning/jobs?after={}", alices.job),
+        format!("/v1/batches?after={}", alices.batch),
     ] {
         assert_eq!(
             app.bob.get(&path).await.refusal().1.as_deref(),

@@ -4,6 +4,7 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
+mod batches;
 mod chat;
 mod deletion;
 mod errors;
