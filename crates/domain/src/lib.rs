@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows Postgres, S3, HTTP or a tensor. Everything else may depend on it.
 
+pub mod access;
 pub mod auto;
 pub mod batch;
 pub mod clock;
@@ -14,8 +15,10 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod needs;
 pub mod upload;
 
+pub use access::{OrgRole, Role, Scope, Scopes};
 pub use batch::{Batch, BatchStatus};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
@@ -24,7 +27,8 @@ pub use failure::Failure;
 pub use field::FieldError;
 pub use id::{
     ApiKeyId, BaseModelId, BatchId, CheckpointId, EventId, FileId, FineTunedModelId, JobId,
-    LeaseToken, OrgId, PartId, ProjectId, UploadId,
+    LeaseToken, OrgId, PartId, PermissionId, ProjectId, ServiceAccountId, UploadId, UserId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use needs::{DeviceKind, Needs, WorkerKind};
 pub use upload::{Upload, UploadStatus};

@@ -100,6 +100,7 @@ pub async fn serve_api(
             variable("ATTUNE_SECRET_KEYS").as_deref(),
             variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
         )?,
+        oidc: api::auth::oidc::OidcConfig::from_variables(&variable)?,
         inference_url: required("ATTUNE_INFERENCE_URL")?,
         internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
         listen: listener.local_addr()?,

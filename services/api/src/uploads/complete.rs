@@ -68,7 +68,8 @@ async fn complete(
     with: Completion,
 ) -> Result<Completed, ApiError> {
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    let upload = uploads::find(&mut tx, id).await?;
+    // Locked, so that the parts are those of what was found: whoever ends the upload takes them away.
+    let upload = uploads::find_for_update(&mut tx, id).await?;
     let upload = upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &id.to_string()))?;
     if let Some(file_id) = answered(&upload, &with) {
         let file = files::find(&mut tx, file_id).await?;

@@ -16,6 +16,7 @@ mod job_refusals;
 mod jobs;
 mod models;
 mod parts;
+mod pausing;
 mod serving;
 mod support;
 mod sweeping;
