@@ -8,6 +8,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod base_models;
+pub mod batches;
 pub mod bootstrap;
 pub mod checkpoints;
 pub mod deletions;
@@ -36,6 +37,7 @@ pub mod shares;
 pub mod sign_in;
 mod slug;
 pub mod tx;
+pub mod uploads;
 pub mod users;
 pub mod wake;
 pub mod workers;

@@ -10,6 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use domain::ProjectId;
 use serde_json::Value;
 
 use crate::auth::Tenant;
@@ -51,8 +52,14 @@ impl InferenceClient {
         })
     }
 
-    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
-        self.post(&self.url, tenant, body.bytes).await
+    /// Sends a chat in the name of a project.
+    pub(crate) async fn send(
+        &self,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
+        self.post(&self.url, project_id, request_id, body).await
     }
 
     /// A fine-tuned model as files that other programs load. Building it takes a while.
@@ -62,21 +69,23 @@ impl InferenceClient {
         asked: &Value,
     ) -> Result<reqwest::Response, ApiError> {
         let body = asked.to_string().into();
-        let answer = self.post(&self.export_url, tenant, body).await;
-        checked(answer.map_err(ApiError::unavailable)?)
+        let request_id = answer::request_id();
+        let answer = self.post(&self.export_url, tenant.project_id, &request_id, body);
+        checked(answer.await.map_err(ApiError::unavailable)?)
     }
 
     async fn post(
         &self,
         url: &str,
-        tenant: &Tenant,
+        project_id: ProjectId,
+        request_id: &str,
         body: Bytes,
     ) -> reqwest::Result<reqwest::Response> {
         self.http
             .post(url)
             .bearer_auth(&self.token)
-            .header("x-attune-project", tenant.project_id.to_string())
-            .header("x-request-id", answer::request_id())
+            .header("x-attune-project", project_id.to_string())
+            .header("x-request-id", request_id)
             .header(CONTENT_TYPE, "application/json")
             .body(body)
             .send()
@@ -105,7 +114,7 @@ pub async fn create_chat_completion(
     check(&body.value)?;
     let answer = state
         .inference
-        .complete(&tenant, body)
+        .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
         .map_err(ApiError::unavailable)?;
     checked(answer).map(passed_through)
@@ -132,7 +141,8 @@ fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
     }
 }
 
-fn check(request: &Value) -> Result<(), ApiError> {
+/// What can be said of a request without a model.
+pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
     if request["model"].as_str().is_none_or(str::is_empty) {
         let message = "`model` is missing: name a model of `GET /v1/models`.";
         return Err(ApiError::invalid("model", message));

@@ -11,7 +11,9 @@ use axum::Json;
 use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use domain::batch::BatchError;
 use domain::job::TransitionError;
+use domain::upload::UploadError;
 use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
@@ -109,6 +111,10 @@ pub enum Thing {
     Job,
     /// A base or fine-tuned model.
     Model,
+    /// A file that comes in parts.
+    Upload,
+    /// A batch of requests.
+    Batch,
     /// A project of the organization.
     Project,
     /// An API key, of a project or of the organization.
@@ -127,6 +133,8 @@ impl Thing {
             Self::File => "file",
             Self::Job => "fine-tuning job",
             Self::Model => "model",
+            Self::Upload => "upload",
+            Self::Batch => "batch",
             Self::Project => "project",
             Self::ApiKey => "API key",
             Self::ServiceAccount => "service account",
@@ -140,6 +148,8 @@ impl Thing {
             Self::File => "file_not_found",
             Self::Job => "job_not_found",
             Self::Model => "model_not_found",
+            Self::Upload => "upload_not_found",
+            Self::Batch => "batch_not_found",
             Self::Project => "project_not_found",
             Self::ApiKey => "api_key_not_found",
             Self::ServiceAccount => "service_account_not_found",
@@ -151,7 +161,7 @@ impl Thing {
     /// Where one would be.
     fn place(self) -> &'static str {
         match self {
-            Self::File | Self::Job | Self::Model => "in this project",
+            Self::File | Self::Job | Self::Model | Self::Upload | Self::Batch => "in this project",
             _ => "here",
         }
     }
@@ -476,6 +486,22 @@ impl From<TransitionError> for ApiError {
     }
 }
 
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::Expired => "upload_expired",
+            UploadError::Final(_) => "upload_is_final",
+        };
+        Self::invalid_request(sentence(&error)).code(code)
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
+        Self::invalid_request(sentence(&error)).code("batch_is_final")
+    }
+}
+
 impl From<ArtifactError> for ApiError {
     fn from(error: ArtifactError) -> Self {
         match error {
@@ -503,6 +529,14 @@ impl From<StoreError> for ApiError {
             error => Self::internal(error),
         }
     }
+}
+
+/// An error's text as a client reads it.
+fn sentence(error: &impl StdError) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
 }
 
 /// What a client sent, as an error repeats it: no longer than an id needs.

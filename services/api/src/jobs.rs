@@ -20,5 +20,6 @@ mod thinning;
 mod view;
 mod words;
 
+pub(crate) use request::metadata;
 pub use view::FineTuningJob;
 pub use words::{COMPAT_HEADER, Words};

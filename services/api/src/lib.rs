@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod auth;
+pub mod batches;
 pub mod chat;
 mod config;
 pub mod error;
@@ -26,6 +27,7 @@ mod state;
 pub mod sweeper;
 mod telemetry;
 mod text_models;
+pub mod uploads;
 
 pub use chat::InferenceClient;
 pub use config::Config;

@@ -9,7 +9,8 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, chat, files, health, jobs, models, organization, permissions, telemetry,
+    AppState, answer, batches, chat, files, health, jobs, models, organization, permissions,
+    telemetry, uploads,
 };
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
@@ -44,6 +45,14 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),
     route!(DELETE "/v1/files/{id}" => files::delete::delete_file),
     route!(GET "/v1/files/{id}/content" => files::content::retrieve_file_content),
+    route!(POST "/v1/uploads" => uploads::create::create_upload),
+    route!(POST "/v1/uploads/{id}/parts" => uploads::add_part::add_upload_part),
+    route!(POST "/v1/uploads/{id}/complete" => uploads::complete::complete_upload),
+    route!(POST "/v1/uploads/{id}/cancel" => uploads::cancel::cancel_upload),
+    route!(POST "/v1/batches" => batches::create::create_batch),
+    route!(GET "/v1/batches" => batches::list::list_batches),
+    route!(GET "/v1/batches/{id}" => batches::retrieve::retrieve_batch),
+    route!(POST "/v1/batches/{id}/cancel" => batches::cancel::cancel_batch),
     route!(POST "/v1/fine_tuning/jobs" => jobs::create::create_job),
     route!(POST "/v1/fine_tuning/jobs/estimate" => jobs::estimate::estimate_job),
     route!(POST "/v1/fine_tuning/jobs/preview" => jobs::preview::preview_dataset),

@@ -4,6 +4,7 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
+mod batches;
 mod chat;
 mod deletion;
 mod downloads;
@@ -19,6 +20,7 @@ mod job_refusals;
 mod job_streams;
 mod jobs;
 mod models;
+mod parts;
 mod pausing;
 mod previews;
 mod serving;
