@@ -4,6 +4,7 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
+mod access;
 mod chat;
 mod deletion;
 mod errors;
@@ -14,6 +15,9 @@ mod job_lists;
 mod job_refusals;
 mod jobs;
 mod models;
+mod oidc;
+mod organization;
+mod permissions;
 mod serving;
 mod support;
 mod sweeping;

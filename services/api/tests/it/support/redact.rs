@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 7] = [
+const IDS: [(&str, &str); 11] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
@@ -10,6 +10,10 @@ const IDS: [(&str, &str); 7] = [
     ("org-", "[org]"),
     ("proj_", "[project]"),
     ("req_", "[request]"),
+    ("key_", "[key]"),
+    ("svc_acct_", "[service account]"),
+    ("user-", "[user]"),
+    ("cp_", "[permission]"),
 ];
 
 /// The same body with ids replaced by their kind.
