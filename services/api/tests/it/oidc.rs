@@ -251,6 +251,28 @@ async fn a_header_chooses_among_projects_and_another_is_not_there() {
 }
 
 #[tokio::test]
+async fn being_added_elsewhere_changes_nothing_for_a_request_that_names_no_project() {
+    let key = SigningKey::ec("e1");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = app(&issuer).await;
+    let ada = holder(&app, &key.sign(&claims(&issuer)));
+    let file = ada.training_file().await;
+    let path = format!("/v1/organization/projects/{}/users", app.bob_project);
+    let owner = json!({"email": "ada@example.com", "role": "owner"});
+    let added = app.bobs_admin.post(&path, &owner).await.ok();
+    let user = format!("/v1/organization/users/{}", added["id"].as_str().unwrap());
+    app.bobs_admin
+        .post(&user, &json!({"role": "owner"}))
+        .await
+        .ok();
+    assert_eq!(ada.get(&format!("/v1/files/{file}")).await.status, 200);
+    // Where she is wanted, she says so.
+    let request = ada.request(reqwest::Method::GET, "/v1/files");
+    let bobs = request.header("OpenAI-Project", app.bob_project.to_string());
+    assert_eq!(ada.send(bobs).await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
 async fn a_removed_user_stays_out_and_an_unverified_address_is_nobodys() {
     let key = SigningKey::ec("e1");
     let issuer = Issuer::start(&[&key]).await;
