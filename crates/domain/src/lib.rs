@@ -14,6 +14,7 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod needs;
 
 pub use access::{OrgRole, Role, Scope, Scopes};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -26,3 +27,4 @@ pub use id::{
     OrgId, PermissionId, ProjectId, ServiceAccountId, UserId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use needs::{DeviceKind, Needs, WorkerKind};

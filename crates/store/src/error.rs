@@ -2,6 +2,9 @@
 
 use domain::job::TransitionError;
 
+use crate::quotas::QuotaExceeded;
+use crate::sealed::{Place, SealedError};
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -29,6 +32,9 @@ pub enum StoreError {
         /// The constraint that says so.
         constraint: String,
     },
+    /// The project would use more than it may.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The job's status does not allow the move.
     #[error(transparent)]
     Transition(#[from] TransitionError),
@@ -46,6 +52,15 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A secret that does not open.
+    #[error("the secret `{}` of the row `{}` of `{}` cannot be read", place.column, place.row_id, place.table)]
+    Sealed {
+        /// Where it stands.
+        place: Place,
+        /// Why.
+        #[source]
+        source: SealedError,
     },
     /// No connection, or one that broke. The same again may work later.
     #[error("the database is unavailable")]

@@ -6,6 +6,7 @@
 //! What a job may do next is decided in `domain`; this crate stores it.
 
 pub mod api_keys;
+pub mod audit;
 pub mod base_models;
 pub mod bootstrap;
 pub mod checkpoints;
@@ -26,11 +27,16 @@ pub mod page;
 pub mod permissions;
 pub mod projects;
 pub mod queue;
+pub mod quotas;
+pub mod sealed;
 pub mod service_accounts;
+pub mod shares;
 pub mod sign_in;
 mod slug;
 pub mod tx;
 pub mod users;
+pub mod wake;
+pub mod workers;
 
 pub use error::StoreError;
 pub use lease::Lease;

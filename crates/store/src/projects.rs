@@ -228,3 +228,30 @@ impl ProjectRow {
         }
     }
 }
+
+/// Whether every request of the transaction's project is answered in OpenAI's own words only.
+pub async fn speaks_openai(tx: &mut TenantTx) -> Result<bool, StoreError> {
+    let compat = sqlx::query_scalar!(
+        "SELECT compat FROM projects WHERE id = $1",
+        tx.project_id().0
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(compat.flatten().as_deref() == Some("openai"))
+}
+
+/// Sets whether every request of the project is answered in OpenAI's own words only.
+pub async fn set_speaks_openai(
+    tx: &mut OperatorTx,
+    id: ProjectId,
+    speaks_openai: bool,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE projects SET compat = $2 WHERE id = $1",
+        id.0,
+        speaks_openai.then_some("openai"),
+    )
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::StoreError;
+use crate::wake::Pending;
 
 /// Connections a service holds open at most.
 const MAX_CONNECTIONS: u32 = 16;
@@ -22,6 +23,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    pub(crate) pending: Pending,
 }
 
 impl Store {
@@ -38,12 +40,20 @@ impl Store {
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options(url)?);
-        Ok(Self { pool })
+        Ok(Self::from_pool(pool))
     }
 
     /// A store over connections that were made elsewhere: a test's.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            pending: Pending::default(),
+        }
+    }
+
+    /// For what is no transaction at all.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// Whether the database answers.

@@ -144,8 +144,8 @@ fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
             .ok_or_else(|| ApiError::not_found(Thing::Project, name).param("OpenAI-Project"))?,
         None => {
             let is_open = |org_id| projects.iter().any(|each| each.project.org_id == org_id);
-            let home = user.users.iter().map(|user| user.org_id);
-            let home = home.into_iter().find(|org_id| is_open(*org_id));
+            let mut known = user.users.iter().map(|user| user.org_id);
+            let home = known.find(|org_id| is_open(*org_id));
             projects.retain(|each| Some(each.project.org_id) == home);
             if projects.len() > 1 {
                 return Err(ApiError::several_projects());

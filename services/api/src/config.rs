@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use artifacts::S3Config;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::api_keys::Pepper;
+use store::sealed::Keyring;
 
 use crate::auth::oidc::OidcConfig;
 
@@ -25,6 +26,9 @@ pub struct Config {
     pub s3: S3Config,
     /// What API keys are hashed with (`ATTUNE_KEY_PEPPER`).
     pub key_pepper: Pepper,
+    /// What tenants' secrets are sealed with (`ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`). Without it the service
+    /// runs, and refuses to take secrets.
+    pub keyring: Option<Keyring>,
     /// Whose tokens are believed, beside API keys (`ATTUNE_OIDC_…`).
     pub oidc: Option<OidcConfig>,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
@@ -49,7 +53,11 @@ impl Config {
         })
     }
 
-    fn from_variables(
+    /// Reads settings from wherever `variable` finds them.
+    ///
+    /// # Errors
+    /// As [`Self::from_env`].
+    pub fn from_variables(
         s3: S3Config,
         variable: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
@@ -71,6 +79,10 @@ impl Config {
             s3,
             key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)
                 .context("ATTUNE_KEY_PEPPER cannot be used")?,
+            keyring: Keyring::from_settings(
+                variable("ATTUNE_SECRET_KEYS").as_deref(),
+                variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
+            )?,
             oidc: OidcConfig::from_variables(&variable)?,
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
@@ -129,6 +141,8 @@ mod tests {
             ("ATTUNE_INTERNAL_TOKEN", None),
             ("ATTUNE_LISTEN", Some("8080")),
             ("ATTUNE_MAX_FILE_BYTES", Some("0")),
+            ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
+            ("ATTUNE_SECRET_KEYS_FILE", Some("/no/such/file")),
         ] {
             let message = read(name, value).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");

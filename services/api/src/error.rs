@@ -4,16 +4,18 @@
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use artifacts::ArtifactError;
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::job::TransitionError;
 use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
+use store::quotas::QuotaExceeded;
 
 use crate::{answer, extract};
 
@@ -21,6 +23,11 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// How long a client should wait before it tries again what was unavailable.
 const RETRY_AFTER_SECS: u64 = 5;
+
+/// More exact than the standard's header, whose unit is the second. Read by OpenAI's SDKs.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Overrides what OpenAI's SDKs would do by themselves.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error as a client sees it, and its cause as only the log does.
 #[derive(Debug)]
@@ -30,6 +37,16 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<&'static str>,
     cause: Option<Cause>,
+    retry: Option<Retry>,
+}
+
+/// Whether the same request should be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// Not by itself: it would be refused again. Clients' SDKs retry a 429 otherwise.
+    Never,
+    /// Not before this has passed.
+    After(Duration),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +62,8 @@ enum Kind {
     Internal,
     Unavailable,
     StorageFull,
+    RateLimited,
+    QuotaExceeded,
 }
 
 impl Kind {
@@ -61,6 +80,7 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -69,6 +89,8 @@ impl Kind {
         match self {
             Self::Internal | Self::StorageFull => "server_error",
             Self::Unavailable => "service_unavailable_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::QuotaExceeded => "insufficient_quota",
             _ => "invalid_request_error",
         }
     }
@@ -254,6 +276,38 @@ impl ApiError {
         Self::new(Kind::RangeNotSatisfiable, message).code("range_not_satisfiable")
     }
 
+    /// The project has had its `what` of this minute, `limit` of them.
+    pub fn rate_limited(what: &str, limit: u64, wait: Duration) -> Self {
+        let message = format!(
+            "Rate limit reached: this project may have {limit} {what} a minute. Try again in {:.3} s.",
+            wait.as_secs_f64()
+        );
+        Self {
+            retry: Some(Retry::After(wait)),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The request alone is expected to take more tokens than a minute has.
+    pub fn never_fits(expected: u64, limit: u64) -> Self {
+        let message = format!(
+            "This request is expected to take {expected} tokens, and this project may take {limit} a minute. Shorten the \
+             messages or lower `max_completion_tokens`."
+        );
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The project would use more than it may.
+    pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Self {
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::QuotaExceeded, exceeded.to_string()).code("insufficient_quota")
+        }
+    }
+
     /// Our own fault.
     pub fn internal(cause: impl Into<Cause>) -> Self {
         Self {
@@ -296,6 +350,7 @@ impl ApiError {
             param: None,
             code: None,
             cause: None,
+            retry: None,
         }
     }
 
@@ -349,10 +404,20 @@ impl IntoResponse for ApiError {
             code: self.code,
         };
         let mut response = (self.kind.status(), Json(Body { error })).into_response();
+        let headers = response.headers_mut();
         if self.kind == Kind::Unavailable {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        match self.retry {
+            Some(Retry::Never) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Some(Retry::After(wait)) => {
+                let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+                headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+            }
+            None => {}
         }
         response
     }
@@ -393,6 +458,7 @@ impl From<StoreError> for ApiError {
             StoreError::NulCharacter { field } => Self::invalid(field, error.to_string()),
             StoreError::UnknownCursor => extract::unknown_cursor(),
             StoreError::Transition(error) => error.into(),
+            StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),
         }

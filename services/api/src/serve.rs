@@ -74,6 +74,7 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
         objects: ObjectStore::connect(&config.s3),
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
+        keyring: config.keyring.clone(),
         oidc: config
             .oidc
             .clone()

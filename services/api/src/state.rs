@@ -5,6 +5,7 @@ use domain::Clock;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::Store;
 use store::api_keys::Pepper;
+use store::sealed::Keyring;
 
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
@@ -20,6 +21,8 @@ pub struct AppState {
     pub clock: Clock,
     /// What API keys are hashed with.
     pub pepper: Pepper,
+    /// What tenants' secrets are sealed with, if the operator gave a key.
+    pub keyring: Option<Keyring>,
     /// The identity provider whose tokens are believed, beside API keys.
     pub oidc: Option<Oidc>,
     /// The way to the inference service.

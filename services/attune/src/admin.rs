@@ -39,7 +39,7 @@ pub enum AdminCommand {
 
 /// What every one of these commands takes.
 #[derive(Debug, Args)]
-struct Common {
+pub struct Common {
     /// The installation
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -50,7 +50,7 @@ struct Common {
 
 /// What those that act within an organization take.
 #[derive(Debug, Args)]
-struct Within {
+pub struct Within {
     /// The organization, by id or slug
     #[arg(long, value_name = "ORG", default_value = "default")]
     org: String,

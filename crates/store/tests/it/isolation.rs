@@ -6,6 +6,7 @@ use store::api_keys::{self, NewApiKey, Pepper};
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
+use store::quotas::{self, Quotas};
 use store::service_accounts::{self, ServiceAccount};
 use store::{Store, checkpoints, jobs, members, metrics, models, permissions, projects, users};
 
@@ -13,7 +14,15 @@ use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 
 /// Tables that a tenant's role may not read at all.
-const CLOSED_TO_TENANTS: [&str; 3] = ["api_keys", "project_members", "service_accounts"];
+const CLOSED_TO_TENANTS: [&str; 4] = [
+    "api_keys",
+    "audit_log",
+    "project_members",
+    "service_accounts",
+];
+
+/// A table whose rows never change has no use for the time of their last change.
+const APPEND_ONLY: &str = "audit_log";
 
 async fn tenant_tables(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
@@ -64,6 +73,15 @@ pub(crate) fn file(tenant: Tenant) -> File {
 async fn fill(store: &Store, tenant: Tenant) {
     let claimed = running(store, tenant).await;
     let lease = &claimed.lease;
+    let limits = Quotas {
+        max_trained_tokens_per_day: Some(1),
+        ..Quotas::default()
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    quotas::set(&mut tx, tenant.org_id, tenant.project_id, &limits)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
     files::create(&mut tx, &file(tenant)).await.unwrap();
     let event = NewEvent::message(EventLevel::Info, "hello", now());
@@ -74,6 +92,9 @@ async fn fill(store: &Store, tenant: Tenant) {
         .unwrap();
     let prefix = format!("{}/models/m/", tenant.project_id);
     models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
+        .await
+        .unwrap();
+    quotas::admit_job(&mut tx, &claimed.job, 1, now())
         .await
         .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
@@ -118,11 +139,12 @@ async fn every_tenant_table_is_guarded(pool: PgPool) {
             "SELECT c.relrowsecurity AND c.relforcerowsecurity
                     AND c.relowner = 'attune_owner'::regrole
                     AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
-                    AND (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
-                         AND a.attname IN ('created_at', 'updated_at'))
+                    AND ($1 = $2 OR (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
+                         AND a.attname IN ('created_at', 'updated_at')))
              FROM pg_class c WHERE c.oid = $1::text::regclass",
         )
         .bind(&table)
+        .bind(APPEND_ONLY)
         .fetch_one(&pool)
         .await
         .unwrap();

@@ -17,6 +17,7 @@ mod jobs;
 mod models;
 mod oidc;
 mod organization;
+mod pausing;
 mod permissions;
 mod serving;
 mod support;
