@@ -24,7 +24,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
 pub use data::{DataReport, JobData};
 pub use failure::Failure;
-pub use field::FieldError;
+pub use field::{FieldError, Setting, SettingKind};
 pub use id::{
     ApiKeyId, BaseModelId, BatchId, CheckpointId, EventId, FileId, FineTunedModelId, JobId,
     LeaseToken, OrgId, PartId, PermissionId, ProjectId, ServiceAccountId, UploadId, UserId,

@@ -28,6 +28,7 @@ const READ_TIMEOUT: Duration = Duration::from_mins(15);
 pub struct InferenceClient {
     http: reqwest::Client,
     url: String,
+    export_url: String,
     token: String,
 }
 
@@ -46,19 +47,42 @@ impl InferenceClient {
         Ok(Self {
             http,
             url: format!("{}/v1/chat/completions", base_url.trim_end_matches('/')),
+            export_url: format!("{}/internal/export", base_url.trim_end_matches('/')),
             token,
         })
     }
 
-    /// Sends a request in the name of a project.
+    /// Sends a chat in the name of a project.
     pub(crate) async fn send(
         &self,
         project_id: ProjectId,
         request_id: &str,
         body: Bytes,
     ) -> reqwest::Result<reqwest::Response> {
+        self.post(&self.url, project_id, request_id, body).await
+    }
+
+    /// A fine-tuned model as files that other programs load. Building it takes a while.
+    pub(crate) async fn export(
+        &self,
+        tenant: &Tenant,
+        asked: &Value,
+    ) -> Result<reqwest::Response, ApiError> {
+        let body = asked.to_string().into();
+        let request_id = answer::request_id();
+        let answer = self.post(&self.export_url, tenant.project_id, &request_id, body);
+        checked(answer.await.map_err(ApiError::unavailable)?)
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
         self.http
-            .post(&self.url)
+            .post(url)
             .bearer_auth(&self.token)
             .header("x-attune-project", project_id.to_string())
             .header("x-request-id", request_id)
@@ -93,6 +117,11 @@ pub async fn create_chat_completion(
         .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
         .map_err(ApiError::unavailable)?;
+    checked(answer).map(passed_through)
+}
+
+/// The answer, unless it says that something is wrong on our side of the walls.
+fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
     match answer.status() {
         // The inference service did not believe us: our settings are wrong, not the client's key.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::internal(format!(
@@ -108,7 +137,7 @@ pub async fn create_chat_completion(
         status if status.is_server_error() => Err(ApiError::internal(format!(
             "the inference service answered {status}"
         ))),
-        _ => Ok(passed_through(answer)),
+        _ => Ok(answer),
     }
 }
 
@@ -127,7 +156,7 @@ pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
 
 /// Status, type and bytes as they arrive. A client that leaves drops the stream, and with it the upstream
 /// connection, which is how the inference service learns that nobody listens.
-fn passed_through(answer: reqwest::Response) -> Response {
+pub(crate) fn passed_through(answer: reqwest::Response) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     for name in [CONTENT_TYPE, RETRY_AFTER] {

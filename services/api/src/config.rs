@@ -53,7 +53,11 @@ impl Config {
         })
     }
 
-    fn from_variables(
+    /// Reads settings from wherever `variable` finds them.
+    ///
+    /// # Errors
+    /// As [`Self::from_env`].
+    pub fn from_variables(
         s3: S3Config,
         variable: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {

@@ -1,6 +1,6 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock. A 5xx shows a request
+//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
@@ -58,6 +58,8 @@ enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    InFlight,
+    KeyReused,
     TooLarge,
     UnsupportedMediaType,
     RangeNotSatisfiable,
@@ -76,6 +78,8 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InFlight => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -217,6 +221,21 @@ impl ApiError {
         let message = "This is an admin key. It belongs to no project, so it cannot use files, jobs, \
                        models or chat: use a project's API key.";
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
+    }
+
+    /// The same request is being carried out by another connection. The one conflict that goes away by itself.
+    pub fn request_in_flight() -> Self {
+        let message =
+            "The same request is being carried out right now. Send it again to get its answer.";
+        Self::new(Kind::InFlight, message).code("request_in_flight")
+    }
+
+    /// The request's idempotency key belongs to another request.
+    pub fn idempotency_key_reused() -> Self {
+        let message = "This `Idempotency-Key` was used for a request with another body. Use a new key for a new request.";
+        Self::new(Kind::KeyReused, message)
+            .param("Idempotency-Key")
+            .code("idempotency_key_reused")
     }
 
     /// The key is good, but an organization is administered by others.
@@ -371,6 +390,17 @@ impl ApiError {
         }
     }
 
+    /// The body alone, for a stream whose status was sent long ago.
+    pub(crate) fn into_body(self) -> serde_json::Value {
+        self.log();
+        serde_json::json!({"error": {
+            "message": self.shown_message(),
+            "type": self.kind.family(),
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+
     /// What a client reads. A server's error has one fixed sentence per kind.
     fn shown_message(&self) -> String {
         let what = match self.kind {
@@ -435,6 +465,9 @@ impl IntoResponse for ApiError {
                 headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
             }
             None => {}
+        }
+        if self.kind == Kind::InFlight {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
         response
     }

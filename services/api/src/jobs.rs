@@ -3,14 +3,20 @@
 pub mod cancel;
 pub mod checkpoints;
 pub mod create;
+pub mod estimate;
 pub mod events;
 mod knobs;
 pub mod list;
+pub mod metrics;
 mod needs;
 pub mod pause;
+pub mod preview;
 mod request;
 pub mod resume;
 pub mod retrieve;
+mod sample;
+mod stream;
+mod thinning;
 mod view;
 mod words;
 

@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::oidc::Oidc;
 use crate::batches::{Pace, Runner};
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
+use crate::text_models::TextModels;
 use crate::{Config, router};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
@@ -39,8 +41,11 @@ pub async fn serve(
     let loops = start_loops(&config, &state, &stop)?;
     let signal = {
         let stop = stop.clone();
+        let feed = state.feed.clone();
         async move {
             shutdown.await;
+            // A stream of events has no end of its own that one could wait for.
+            feed.close();
             stop.cancel();
         }
     };
@@ -71,9 +76,13 @@ pub async fn serve(
 }
 
 fn state(config: &Config) -> anyhow::Result<AppState> {
+    let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?;
+    let objects = ObjectStore::connect(&config.s3);
     Ok(AppState {
-        store: Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?,
-        objects: ObjectStore::connect(&config.s3),
+        feed: Feed::new(store.clone()),
+        texts: TextModels::new(objects.clone()),
+        store,
+        objects,
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
         keyring: config.keyring.clone(),

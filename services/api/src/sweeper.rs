@@ -11,7 +11,7 @@ use std::time::Duration;
 use artifacts::{ArtifactError, ObjectInfo, ObjectStore, keys};
 use domain::{Clock, FileId, JobId, UploadId};
 use store::deletions::{self, PendingDeletion, Target};
-use store::{Store, StoreError, files, uploads};
+use store::{Store, StoreError, files, idempotency, uploads};
 
 /// Between two looks at what is due.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -23,6 +23,8 @@ const GRACE_SECS: i64 = 24 * 60 * 60;
 const UPLOAD_GRACE: time::Duration = time::Duration::minutes(15);
 /// Rows taken at once.
 const BATCH: u32 = 100;
+/// Kept answers deleted at once.
+const ANSWERS_BATCH: u32 = 1_000;
 /// Objects listed at once.
 const PAGE: usize = 1_000;
 
@@ -75,6 +77,7 @@ impl Sweeper {
         report("expired files", self.delete_expired_files().await);
         report("expired uploads", self.end_expired_uploads().await);
         report("deleted objects", self.delete_due_objects().await);
+        report("kept answers", self.delete_old_answers().await);
         if with_orphans {
             report("orphans", self.delete_orphans().await);
         }
@@ -98,6 +101,23 @@ impl Sweeper {
                 files::delete(&mut tx, file_id, &keys::file(project_id, file_id)).await?;
                 tx.commit().await?;
                 n_deleted += 1;
+            }
+        }
+    }
+
+    /// Deletes the answers that were kept long enough. Says how many.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn delete_old_answers(&self) -> Result<u64, SweepError> {
+        let mut n_deleted = 0;
+        loop {
+            let mut tx = self.store.worker_tx().await?;
+            let n = idempotency::delete_expired(&mut tx, self.clock.now(), ANSWERS_BATCH).await?;
+            tx.commit().await?;
+            n_deleted += n;
+            if n < u64::from(ANSWERS_BATCH) {
+                return Ok(n_deleted);
             }
         }
     }

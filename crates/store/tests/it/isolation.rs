@@ -6,8 +6,9 @@ use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
+use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
-use store::{Store, batches, checkpoints, jobs, metrics, models, uploads};
+use store::{Store, TenantTx, batches, checkpoints, jobs, metrics, models, uploads};
 
 use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
@@ -100,11 +101,27 @@ async fn fill(store: &Store, tenant: Tenant) {
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
         .await
         .unwrap();
+    keep_answer(&mut tx).await;
     tx.commit().await.unwrap();
     let (_, turn) = turn(store).await.expect("a batch waits");
     let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
     lines::create(&mut tx, &turn, &[line(1)]).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+async fn keep_answer(tx: &mut TenantTx) {
+    let request = Request {
+        route: "POST /v1/things".to_owned(),
+        mark: Mark::Key("k".to_owned()),
+        fingerprint: [0; 32],
+    };
+    let answer = Answer {
+        status: 200,
+        body: b"{}".to_vec(),
+    };
+    idempotency::keep(tx, &request, &answer, now())
+        .await
+        .unwrap();
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

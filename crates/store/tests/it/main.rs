@@ -16,4 +16,5 @@ mod queue_model;
 mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
 mod uploads;

@@ -54,6 +54,12 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/files/{id}/content") => {
             Case::Path(|things| format!("/v1/files/{}/content", things.file))
         }
+        (
+            "POST",
+            "/v1/fine_tuning/jobs"
+            | "/v1/fine_tuning/jobs/estimate"
+            | "/v1/fine_tuning/jobs/preview",
+        ) => Case::Body(|things| json!({"model": "tiny", "training_file": things.file})),
         ("POST", "/v1/uploads/{id}/parts") => {
             Case::Path(|things| format!("/v1/uploads/{}/parts", things.upload))
         }
@@ -63,9 +69,6 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ),
         ("POST", "/v1/uploads/{id}/cancel") => {
             Case::Path(|things| format!("/v1/uploads/{}/cancel", things.upload))
-        }
-        ("POST", "/v1/fine_tuning/jobs") => {
-            Case::Body(|things| json!({"model": "tiny", "training_file": things.file}))
         }
         ("GET", "/v1/fine_tuning/jobs/{id}") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}", things.job))
@@ -82,8 +85,17 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/fine_tuning/jobs/{id}/events") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/events", things.job))
         }
+        ("GET", "/v1/fine_tuning/jobs/{id}/metrics") => {
+            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/metrics", things.job))
+        }
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/checkpoints", things.job))
+        }
+        ("GET", "/v1/models/{*model}/download") => {
+            Case::Path(|things| format!("/v1/models/{}/download", things.model))
+        }
+        ("GET", "/v1/models/{*model}/limits") => {
+            Case::Path(|things| format!("/v1/models/{}/limits", things.model))
         }
         ("GET" | "DELETE", "/v1/models/{*model}") => {
             Case::Path(|things| format!("/v1/models/{}", things.model))
