@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod audit;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
@@ -11,5 +13,8 @@ mod objects;
 mod queue;
 mod queue_fairness;
 mod queue_model;
+mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
+mod uploads;
