@@ -79,7 +79,7 @@ async fn keep_to_the_indexes(tx: &mut WorkerTx) -> Result<(), StoreError> {
 macro_rules! query_turn {
     ($lock:tt $(, $argument:expr)* $(,)?) => {
         // OFFSET 0 keeps Postgres from making a join of it, which would read every job: the first project that has
-        // something is enough, and almost always that is the first one. The key is that of the index `jobs_waiting`.
+        // something is enough, and almost always that is the first one.
         sqlx::query_scalar!(
             "SELECT q.project_id FROM project_queues q
              WHERE q.n_waiting > 0 AND (q.max_running_jobs IS NULL OR q.n_running < q.max_running_jobs)
@@ -87,7 +87,7 @@ macro_rules! query_turn {
                AND EXISTS (
                    SELECT FROM unnest(ARRAY['any', $1]) AS device (kind) CROSS JOIN LATERAL (
                        SELECT FROM jobs w
-                       WHERE (w.project_id::text || w.needs_device) COLLATE \"C\" = q.project_id::text || device.kind
+                       WHERE w.queue = q.project_id::text || device.kind
                          AND w.lease_token IS NULL AND w.status IN ('validating_files', 'queued')
                          AND w.needs_memory_bytes <= $2 AND w.next_attempt_at <= now()
                        LIMIT 1
@@ -144,7 +144,7 @@ async fn take(
              SELECT w.id
              FROM unnest(ARRAY['any', $5]) AS device (kind) CROSS JOIN LATERAL (
                  SELECT j.id, j.created_at FROM jobs j
-                 WHERE (j.project_id::text || j.needs_device) COLLATE \"C\" = $1::uuid::text || device.kind
+                 WHERE j.queue = $1::uuid::text || device.kind
                    AND j.lease_token IS NULL AND j.status IN ('validating_files', 'queued')
                    AND j.needs_memory_bytes <= $6 AND j.next_attempt_at <= now()
                  ORDER BY j.created_at, j.id LIMIT 1
