@@ -6,7 +6,7 @@ use domain::limits::MAX_UPLOAD_BYTES;
 use domain::upload::UPLOAD_LIFETIME;
 use domain::{FieldError, Upload, UploadId, UploadStatus};
 use serde_json::{Map, Value};
-use store::uploads;
+use store::{quotas, uploads};
 use utoipa::ToSchema;
 
 use super::{UploadObject, fields};
@@ -69,6 +69,8 @@ pub async fn create_upload(
         expires_at: now + UPLOAD_LIFETIME,
     };
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    // Nobody should send gigabytes to be told at the end. It is looked at again then.
+    quotas::room(&mut tx, upload.size_bytes).await?;
     uploads::create(&mut tx, &upload).await?;
     tx.commit().await?;
     Ok(Json(UploadObject::of(upload, None)))
