@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod audit;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
@@ -16,3 +17,4 @@ mod quotas;
 mod roles;
 mod sealed;
 mod upgrade;
+mod uploads;

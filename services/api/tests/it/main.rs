@@ -5,20 +5,28 @@
 )]
 
 mod access;
+mod batches;
 mod chat;
 mod deletion;
+mod downloads;
 mod errors;
+mod estimates;
 mod files;
 mod health;
+mod idempotency;
 mod isolation;
 mod job_lists;
+mod job_metrics;
 mod job_refusals;
+mod job_streams;
 mod jobs;
 mod models;
 mod oidc;
 mod organization;
+mod parts;
 mod pausing;
 mod permissions;
+mod previews;
 mod serving;
 mod support;
 mod sweeping;
