@@ -259,7 +259,7 @@ async fn an_upload_and_a_batch_are_begun_once() {
                      "body": {"model": "tiny", "messages": [{"role": "user", "content": "a"}]}});
     let input = app
         .alice
-        .upload(Form::of("batch", &format!("{row}\n")))
+        .upload(Form::of("batch", format!("{row}\n")))
         .await
         .ok();
     for (path, body) in [
