@@ -5,10 +5,11 @@
 
 use utoipa::OpenApi as _;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
+use crate::idempotency::DOCUMENTED_HEADER;
 use crate::router::ROUTES;
 
 const KEY: &str = "api_key";
@@ -16,7 +17,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-pub(crate) struct ErrorBody {
+struct ErrorBody {
     error: ErrorFields,
 }
 
@@ -69,6 +70,8 @@ struct Described<'a> {
     path: &'a str,
     /// Some routes read no body although their method could carry one.
     reads_body: bool,
+    /// Whether it does the same request only once.
+    is_once: bool,
 }
 
 impl Described<'_> {
@@ -106,6 +109,16 @@ const ERRORS: &[Common] = &[
         status: "404",
         description: "There is no such thing in this project, whoever else may have one.",
         applies: |route| route.names_something(),
+    },
+    Common {
+        status: "409",
+        description: "The same request is being carried out right now; `x-should-retry` says to send it again.",
+        applies: |route| route.is_once,
+    },
+    Common {
+        status: "422",
+        description: "The `Idempotency-Key` was used for another request.",
+        applies: |route| route.is_once,
     },
     Common {
         status: "413",
@@ -193,6 +206,7 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
         method,
         path,
         reads_body: operation.request_body.is_some(),
+        is_once: operation.parameters.iter().flatten().any(is_key),
     };
     for common in ERRORS.iter().filter(|common| (common.applies)(&described)) {
         operation
@@ -201,6 +215,10 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
             .entry(common.status.to_owned())
             .or_insert_with(|| RefOr::T(error(common.description)));
     }
+}
+
+fn is_key(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.name == DOCUMENTED_HEADER)
 }
 
 fn error(description: &str) -> Response {
