@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::auth::Tenant;
@@ -48,14 +49,19 @@ impl InferenceClient {
         })
     }
 
-    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
+    /// Asks as the tenant; `body` is that of a chat completion.
+    pub(crate) async fn complete(
+        &self,
+        tenant: &Tenant,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
         self.http
             .post(&self.url)
             .bearer_auth(&self.token)
             .header("x-attune-project", tenant.project_id.to_string())
             .header("x-request-id", answer::request_id())
             .header(CONTENT_TYPE, "application/json")
-            .body(body.bytes)
+            .body(body)
             .send()
             .await
     }
@@ -82,7 +88,7 @@ pub async fn create_chat_completion(
     check(&body.value)?;
     let answer = state
         .inference
-        .complete(&tenant, body)
+        .complete(&tenant, body.bytes)
         .await
         .map_err(ApiError::unavailable)?;
     match answer.status() {

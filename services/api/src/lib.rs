@@ -10,6 +10,7 @@ mod config;
 pub mod error;
 pub mod extract;
 pub mod files;
+pub mod graders;
 pub mod health;
 pub mod jobs;
 pub mod models;

@@ -47,6 +47,7 @@ struct ErrorFields {
     tags(
         (name = "Files", description = "Datasets, and what jobs leave behind."),
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
+        (name = "Graders", description = "Rewards for what a model says, tried on one sample."),
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")

@@ -8,7 +8,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
-use crate::{AppState, answer, chat, files, health, jobs, models, telemetry};
+use crate::{AppState, answer, chat, files, graders, health, jobs, models, telemetry};
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
 pub struct Route {
@@ -48,6 +48,8 @@ pub static ROUTES: &[Route] = &[
     route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => jobs::cancel::cancel_job),
     route!(GET "/v1/fine_tuning/jobs/{id}/events" => jobs::events::list_job_events),
     route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => jobs::checkpoints::list_job_checkpoints),
+    route!(POST "/v1/fine_tuning/alpha/graders/run" => graders::run::run_grader),
+    route!(POST "/v1/fine_tuning/alpha/graders/validate" => graders::validate::validate_grader),
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),

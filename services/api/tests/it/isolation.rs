@@ -32,6 +32,10 @@ fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
         ("POST", "/v1/files" | "/v1/chat/completions") => Case::NamesNothing,
+        (
+            "POST",
+            "/v1/fine_tuning/alpha/graders/run" | "/v1/fine_tuning/alpha/graders/validate",
+        ) => Case::NamesNothing,
         ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))

@@ -8,6 +8,7 @@ mod chat;
 mod deletion;
 mod errors;
 mod files;
+mod graders;
 mod health;
 mod isolation;
 mod job_lists;
