@@ -13,6 +13,7 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod webhook;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
@@ -21,6 +22,7 @@ pub use failure::Failure;
 pub use field::FieldError;
 pub use id::{
     ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
-    OrgId, ProjectId,
+    OrgId, ProjectId, WebhookDeliveryId, WebhookEndpointId, WebhookEventId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use webhook::WebhookEventType;

@@ -25,6 +25,7 @@ pub mod projects;
 pub mod queue;
 pub mod sealed;
 pub mod tx;
+pub mod webhooks;
 
 pub use error::StoreError;
 pub use lease::Lease;

@@ -38,11 +38,11 @@ fn graded(value: &Value, output: &str, answers: Vec<Option<crate::Answer>>) -> G
         .grade(&Sample::new(&item, output), answers)
 }
 
-fn reply(text: &str) -> crate::Answer {
+fn reply(text: &str) -> Reply {
     let usage = json!({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7});
     let completion =
         json!({"model": "m-1", "choices": [{"message": {"content": text}}], "usage": usage});
-    Ok(Reply::read(&completion).unwrap())
+    Reply::read(&completion).unwrap()
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn single_graders_give_their_reward() {
         graded(&similar(), r#"{"text": "A, b!"}"#, vec![None]).reward,
         1.0
     );
-    let grading = graded(&judge(), "x", vec![Some(reply("0.25"))]);
+    let grading = graded(&judge(), "x", vec![Some(Ok(reply("0.25")))]);
     assert_eq!((grading.reward, grading.total_tokens()), (0.25, Some(7)));
     assert_eq!(grading.sampled_model_name.as_deref(), Some("m-1"));
 }
@@ -213,7 +213,7 @@ fn a_formula_goes_over_all_of_them() {
     let grading = graded(
         &multi(&graders, "0.5 * a + max(b, c)"),
         "yes",
-        vec![None, Some(reply("0.25")), Some(reply("0.5"))],
+        vec![None, Some(Ok(reply("0.25"))), Some(Ok(reply("0.5")))],
     );
     assert_eq!((grading.reward, grading.total_tokens()), (1.0, Some(14)));
     let rewards: Vec<f64> = grading.scored.iter().map(|scored| scored.reward).collect();
@@ -237,7 +237,7 @@ fn a_failure_is_a_flag_and_no_reward() {
         (judge(), asked("it is away"), |flags| {
             flags.model_grader_server_error
         }),
-        (judge(), Some(reply("very good")), |flags| {
+        (judge(), Some(Ok(reply("very good"))), |flags| {
             flags.model_grader_parse_error
         }),
         (judge(), Some(Ok(Reply::read(&refusal).unwrap())), |flags| {
