@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows Postgres, S3, HTTP or a tensor. Everything else may depend on it.
 
+pub mod access;
 pub mod auto;
 pub mod clock;
 pub mod config;
@@ -13,8 +14,10 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod model_name;
+pub mod needs;
 pub mod webhook;
 
+pub use access::{OrgRole, Role, Scope, Scopes};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
 pub use data::{DataReport, JobData};
@@ -22,7 +25,9 @@ pub use failure::Failure;
 pub use field::FieldError;
 pub use id::{
     ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
-    OrgId, ProjectId, WebhookDeliveryId, WebhookEndpointId, WebhookEventId,
+    OrgId, PermissionId, ProjectId, ServiceAccountId, UserId, WebhookDeliveryId, WebhookEndpointId,
+    WebhookEventId,
 };
 pub use job::{Job, JobError, JobStatus};
+pub use needs::{DeviceKind, Needs, WorkerKind};
 pub use webhook::WebhookEventType;

@@ -4,16 +4,18 @@
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use artifacts::ArtifactError;
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use domain::FieldError;
 use domain::job::TransitionError;
+use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
+use store::quotas::QuotaExceeded;
 
 use crate::{answer, extract};
 
@@ -21,6 +23,11 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// How long a client should wait before it tries again what was unavailable.
 const RETRY_AFTER_SECS: u64 = 5;
+
+/// More exact than the standard's header, whose unit is the second. Read by OpenAI's SDKs.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Overrides what OpenAI's SDKs would do by themselves.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error as a client sees it, and its cause as only the log does.
 #[derive(Debug)]
@@ -30,6 +37,16 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<&'static str>,
     cause: Option<Cause>,
+    retry: Option<Retry>,
+}
+
+/// Whether the same request should be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// Not by itself: it would be refused again. Clients' SDKs retry a 429 otherwise.
+    Never,
+    /// Not before this has passed.
+    After(Duration),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +62,8 @@ enum Kind {
     Internal,
     Unavailable,
     StorageFull,
+    RateLimited,
+    QuotaExceeded,
 }
 
 impl Kind {
@@ -61,6 +80,7 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -69,6 +89,8 @@ impl Kind {
         match self {
             Self::Internal | Self::StorageFull => "server_error",
             Self::Unavailable => "service_unavailable_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::QuotaExceeded => "insufficient_quota",
             _ => "invalid_request_error",
         }
     }
@@ -83,6 +105,16 @@ pub enum Thing {
     Job,
     /// A base or fine-tuned model.
     Model,
+    /// A project of the organization.
+    Project,
+    /// An API key, of a project or of the organization.
+    ApiKey,
+    /// A service account of a project.
+    ServiceAccount,
+    /// A user of the organization or of a project.
+    User,
+    /// A permission to use a model.
+    Permission,
 }
 
 impl Thing {
@@ -91,6 +123,11 @@ impl Thing {
             Self::File => "file",
             Self::Job => "fine-tuning job",
             Self::Model => "model",
+            Self::Project => "project",
+            Self::ApiKey => "API key",
+            Self::ServiceAccount => "service account",
+            Self::User => "user",
+            Self::Permission => "permission",
         }
     }
 
@@ -99,6 +136,19 @@ impl Thing {
             Self::File => "file_not_found",
             Self::Job => "job_not_found",
             Self::Model => "model_not_found",
+            Self::Project => "project_not_found",
+            Self::ApiKey => "api_key_not_found",
+            Self::ServiceAccount => "service_account_not_found",
+            Self::User => "user_not_found",
+            Self::Permission => "permission_not_found",
+        }
+    }
+
+    /// Where one would be.
+    fn place(self) -> &'static str {
+        match self {
+            Self::File | Self::Job | Self::Model => "in this project",
+            _ => "here",
         }
     }
 }
@@ -119,7 +169,7 @@ impl ApiError {
     /// A thing that does not exist or that belongs to somebody else: the answer is the same for both.
     pub fn not_found(thing: Thing, id: &str) -> Self {
         let id = shorten(id);
-        let message = format!("There is no {} `{id}` in this project.", thing.word());
+        let message = format!("There is no {} `{id}` {}.", thing.word(), thing.place());
         let param = if thing == Thing::Model { "model" } else { "id" };
         Self::new(Kind::NotFound, message)
             .param(param)
@@ -159,6 +209,62 @@ impl ApiError {
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
     }
 
+    /// The key is good, but an organization is administered by others.
+    pub fn admin_key_needed() -> Self {
+        let message = "This needs an admin key of the organization, or a user who is its owner.";
+        Self::new(Kind::Forbidden, message).code("admin_key_required")
+    }
+
+    /// The key is limited to other areas.
+    pub fn missing_scope(scopes: &Scopes, areas: &[Scope]) -> Self {
+        let list = |words: Vec<String>| words.join("`, `");
+        let message = format!(
+            "This key is limited to the scopes `{}`. This request needs one of `{}`.",
+            list(scopes.words()),
+            list(areas.iter().map(ToString::to_string).collect())
+        );
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The key is limited to reading.
+    pub fn read_only_key() -> Self {
+        let message = "This key has the scope `read_only`, so it can change and compute nothing.";
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The role does not allow it.
+    pub fn viewer() -> Self {
+        let message = "You are a viewer of this project, so you can change and compute nothing: \
+                       an administrator can make you a member.";
+        Self::new(Kind::Forbidden, message).code("insufficient_role")
+    }
+
+    /// The bearer token is not good; `why` continues "it is not valid:".
+    pub fn wrong_token(why: &str) -> Self {
+        let message = format!("The bearer token is not valid: {why}.");
+        Self::new(Kind::Unauthenticated, message).code("invalid_token")
+    }
+
+    /// The user may use no project at all.
+    pub fn no_project() -> Self {
+        let message = "You are signed in, but no project is open to you: an administrator can add \
+                       you to one.";
+        Self::new(Kind::Forbidden, message).code("no_project")
+    }
+
+    /// The user did not say which project is meant.
+    pub fn several_projects() -> Self {
+        let message = "Several projects are open to you: name one in the header `OpenAI-Project`.";
+        Self::invalid("OpenAI-Project", message)
+    }
+
+    /// The user did not say which organization is meant.
+    pub fn several_organizations() -> Self {
+        let message =
+            "You own several organizations: name one in the header `OpenAI-Organization`.";
+        Self::invalid("OpenAI-Organization", message)
+    }
+
     /// The body is longer than `max_bytes`.
     pub fn too_large(what: &str, max_bytes: u64) -> Self {
         let message = format!("The {what} is larger than the allowed {max_bytes} bytes.");
@@ -175,6 +281,38 @@ impl ApiError {
     pub fn range_not_satisfiable(size_bytes: u64) -> Self {
         let message = format!("The range lies outside the file, which has {size_bytes} bytes.");
         Self::new(Kind::RangeNotSatisfiable, message).code("range_not_satisfiable")
+    }
+
+    /// The project has had its `what` of this minute, `limit` of them.
+    pub fn rate_limited(what: &str, limit: u64, wait: Duration) -> Self {
+        let message = format!(
+            "Rate limit reached: this project may have {limit} {what} a minute. Try again in {:.3} s.",
+            wait.as_secs_f64()
+        );
+        Self {
+            retry: Some(Retry::After(wait)),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The request alone is expected to take more tokens than a minute has.
+    pub fn never_fits(expected: u64, limit: u64) -> Self {
+        let message = format!(
+            "This request is expected to take {expected} tokens, and this project may take {limit} a minute. Shorten the \
+             messages or lower `max_completion_tokens`."
+        );
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The project would use more than it may.
+    pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Self {
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::QuotaExceeded, exceeded.to_string()).code("insufficient_quota")
+        }
     }
 
     /// Our own fault.
@@ -219,6 +357,7 @@ impl ApiError {
             param: None,
             code: None,
             cause: None,
+            retry: None,
         }
     }
 
@@ -272,10 +411,20 @@ impl IntoResponse for ApiError {
             code: self.code,
         };
         let mut response = (self.kind.status(), Json(Body { error })).into_response();
+        let headers = response.headers_mut();
         if self.kind == Kind::Unavailable {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        match self.retry {
+            Some(Retry::Never) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Some(Retry::After(wait)) => {
+                let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+                headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+            }
+            None => {}
         }
         response
     }
@@ -316,6 +465,7 @@ impl From<StoreError> for ApiError {
             StoreError::NulCharacter { field } => Self::invalid(field, error.to_string()),
             StoreError::UnknownCursor => extract::unknown_cursor(),
             StoreError::Transition(error) => error.into(),
+            StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),
         }

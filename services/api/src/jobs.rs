@@ -6,8 +6,13 @@ pub mod create;
 pub mod events;
 mod knobs;
 pub mod list;
+mod needs;
+pub mod pause;
 mod request;
+pub mod resume;
 pub mod retrieve;
 mod view;
+mod words;
 
 pub use view::FineTuningJob;
+pub use words::{COMPAT_HEADER, Words};

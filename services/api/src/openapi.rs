@@ -50,6 +50,7 @@ struct ErrorFields {
         (name = "Graders", description = "Rewards for what a model says, tried on one sample."),
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
+        (name = "Organization", description = "Projects, keys, service accounts and users, for administrators."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")
     )
 )]

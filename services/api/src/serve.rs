@@ -11,6 +11,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
@@ -74,6 +75,12 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
         keyring: config.keyring.clone(),
+        oidc: config
+            .oidc
+            .clone()
+            .map(Oidc::new)
+            .transpose()
+            .context("the client of the identity provider could not be set up")?,
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())
             .context("the client of the inference service could not be set up")?,
         limits: Limits {

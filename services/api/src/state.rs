@@ -7,6 +7,7 @@ use store::Store;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
+use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 
 /// Handles to everything a handler may need. Cheap to clone.
@@ -22,6 +23,8 @@ pub struct AppState {
     pub pepper: Pepper,
     /// What tenants' secrets are sealed with, if the operator gave a key.
     pub keyring: Option<Keyring>,
+    /// The identity provider whose tokens are believed, beside API keys.
+    pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
     /// What an operator may bound.

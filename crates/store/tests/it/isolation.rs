@@ -5,13 +5,17 @@ use sqlx::PgPool;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
+use store::quotas::{self, Quotas};
 use store::{Store, checkpoints, jobs, metrics, models};
 
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 
 /// Tables that a tenant's role may not read at all.
-const CLOSED_TO_TENANTS: [&str; 1] = ["api_keys"];
+const CLOSED_TO_TENANTS: [&str; 2] = ["api_keys", "audit_log"];
+
+/// A table whose rows never change has no use for the time of their last change.
+const APPEND_ONLY: &str = "audit_log";
 
 async fn tenant_tables(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
@@ -62,6 +66,15 @@ pub(crate) fn file(tenant: Tenant) -> File {
 async fn fill(store: &Store, tenant: Tenant) {
     let claimed = running(store, tenant).await;
     let lease = &claimed.lease;
+    let limits = Quotas {
+        max_trained_tokens_per_day: Some(1),
+        ..Quotas::default()
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    quotas::set(&mut tx, tenant.org_id, tenant.project_id, &limits)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
     files::create(&mut tx, &file(tenant)).await.unwrap();
     let event = NewEvent::message(EventLevel::Info, "hello", now());
@@ -72,6 +85,9 @@ async fn fill(store: &Store, tenant: Tenant) {
         .unwrap();
     let prefix = format!("{}/models/m/", tenant.project_id);
     models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
+        .await
+        .unwrap();
+    quotas::admit_job(&mut tx, &claimed.job, 1, now())
         .await
         .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
@@ -89,11 +105,12 @@ async fn every_tenant_table_is_guarded(pool: PgPool) {
             "SELECT c.relrowsecurity AND c.relforcerowsecurity
                     AND c.relowner = 'attune_owner'::regrole
                     AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
-                    AND (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
-                         AND a.attname IN ('created_at', 'updated_at'))
+                    AND ($1 = $2 OR (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
+                         AND a.attname IN ('created_at', 'updated_at')))
              FROM pg_class c WHERE c.oid = $1::text::regclass",
         )
         .bind(&table)
+        .bind(APPEND_ONLY)
         .fetch_one(&pool)
         .await
         .unwrap();

@@ -5,16 +5,17 @@ use axum::extract::State;
 use domain::auto::{Facts, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
-use domain::{FileId, Job, JobId, JobStatus, TrainingConfig};
+use domain::{FileId, Job, JobId, JobStatus, Needs, TrainingConfig};
 use serde_json::{Value, json};
-use store::TenantTx;
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
 use store::jobs::{self, JobRequest, StoredJob};
 use store::models::{self, ResolvedModel};
+use store::{TenantTx, workers};
 use time::OffsetDateTime;
 
 use super::FineTuningJob;
+use super::needs::needs;
 use super::request::NewJob;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
@@ -49,9 +50,14 @@ pub async fn create_job(
         usable_file(&mut tx, "attune.replay.file", id, now).await?;
     }
     let (job, request) = resolved(new, &model, &training, validation, &tenant, now)?;
-    jobs::create(&mut tx, &job, &request).await?;
+    let needs = needs(&model.base, &job.config);
+    jobs::create_needing(&mut tx, &job, &request, needs).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
+    if workers::all_too_small(&mut tx, needs).await? {
+        events::append(&mut tx, job.id, &[nobody_can(needs, now)]).await?;
+    }
     tx.commit().await?;
+    state.store.wake_workers();
     metrics::counter!("attune_jobs_created_total").increment(1);
     tracing::info!(job.id = %job.id, project.id = %job.project_id, "Created job `{}`", job.id);
     Ok(Json(StoredJob { job, request }.into()))
@@ -181,6 +187,14 @@ fn first_events(job: &Job) -> [NewEvent; 2] {
         format!("Validating training file: {}", job.training_file),
     ]
     .map(|text| NewEvent::message(EventLevel::Info, text, job.created_at))
+}
+
+/// The job waits all the same: a worker that can take it may be on its way.
+fn nobody_can(needs: Needs, now: OffsetDateTime) -> NewEvent {
+    let text = format!(
+        "No worker of this installation can take the job now: it needs {needs}. It waits for one that can"
+    );
+    NewEvent::message(EventLevel::Warn, text, now)
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct FineTuningJob {
     organization_id: OrgId,
     #[schema(value_type = Vec<String>)]
     result_files: Vec<FileId>,
+    /// `validating_files`, `queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`. OpenAI's own
+    /// enumeration lacks `paused`; who asks with `attune-compat: openai` is shown `queued` instead.
     #[schema(value_type = String)]
     status: JobStatus,
     #[schema(value_type = String)]

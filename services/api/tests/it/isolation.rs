@@ -52,6 +52,12 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("POST", "/v1/fine_tuning/jobs/{id}/cancel") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/cancel", things.job))
         }
+        ("POST", "/v1/fine_tuning/jobs/{id}/pause") => {
+            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/pause", things.job))
+        }
+        ("POST", "/v1/fine_tuning/jobs/{id}/resume") => {
+            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/resume", things.job))
+        }
         ("GET", "/v1/fine_tuning/jobs/{id}/events") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/events", things.job))
         }

@@ -15,6 +15,7 @@ mod job_lists;
 mod job_refusals;
 mod jobs;
 mod models;
+mod pausing;
 mod serving;
 mod support;
 mod sweeping;

@@ -76,6 +76,7 @@ impl TestApp {
             clock: Clock::from(clock.clone()),
             pepper: pepper(),
             keyring: Some(keyring()),
+            oidc: None,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
@@ -115,6 +116,7 @@ impl TestApp {
             s3: self.s3.as_ref().expect("it runs").config("attune"),
             key_pepper: pepper(),
             keyring: Some(keyring()),
+            oidc: None,
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

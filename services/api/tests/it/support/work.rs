@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use artifacts::keys;
 use domain::job::Outcome;
-use domain::{BaseModelId, FileId, FineTunedModelId, Job};
+use domain::{BaseModelId, DeviceKind, FileId, FineTunedModelId, Job, WorkerKind};
 use store::base_models::{self, BaseModel};
 use store::checkpoints::{self, CheckpointMetrics, NewCheckpoint};
 use store::files::{self, File, FileStatus};
@@ -13,6 +13,12 @@ use store::queue::{self, Claimed};
 use store::{Store, lease, models};
 
 use super::{START, TestApp};
+
+/// One that can take what tests make.
+pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
+    device: DeviceKind::Cpu,
+    memory_bytes: 1 << 40,
+};
 
 /// A base model that nobody could load.
 fn base_model(name: &str) -> BaseModel {
@@ -48,7 +54,7 @@ impl TestApp {
     /// Claims the job that waits longest.
     pub(crate) async fn claim(&self, worker: &Store) -> Claimed {
         let mut tx = worker.worker_tx().await.unwrap();
-        let claimed = queue::claim(&mut tx, "test", Duration::from_mins(1))
+        let claimed = queue::claim(&mut tx, "test", ANY_WORKER, Duration::from_mins(1))
             .await
             .unwrap();
         tx.commit().await.unwrap();
