@@ -24,6 +24,7 @@ mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
+pub mod webhooks;
 
 pub use chat::InferenceClient;
 pub use config::Config;

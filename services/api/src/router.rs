@@ -10,7 +10,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use crate::error::ApiError;
 use crate::{
     AppState, answer, chat, files, graders, health, jobs, models, organization, permissions,
-    telemetry,
+    telemetry, webhooks,
 };
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
@@ -59,6 +59,14 @@ pub static ROUTES: &[Route] = &[
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
+    route!(POST "/v1/webhook_endpoints" => webhooks::create::create_webhook_endpoint),
+    route!(GET "/v1/webhook_endpoints" => webhooks::list::list_webhook_endpoints),
+    route!(GET "/v1/webhook_endpoints/{id}" => webhooks::retrieve::retrieve_webhook_endpoint),
+    route!(POST "/v1/webhook_endpoints/{id}" => webhooks::update::update_webhook_endpoint),
+    route!(DELETE "/v1/webhook_endpoints/{id}" => webhooks::delete::delete_webhook_endpoint),
+    route!(POST "/v1/webhook_endpoints/{id}/rotate_secret" => webhooks::rotate_secret::rotate_webhook_secret),
+    route!(POST "/v1/webhook_endpoints/{id}/test" => webhooks::test::test_webhook_endpoint),
+    route!(GET "/v1/webhook_event_types" => webhooks::event_types::list_webhook_event_types),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),
     route!(POST "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::create_permissions),
     route!(GET "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::list_permissions),

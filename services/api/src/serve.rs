@@ -15,7 +15,9 @@ use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
-use crate::{Config, router};
+use crate::webhooks::deliver::Deliverer;
+use crate::webhooks::target::Lookup;
+use crate::{Config, router, webhooks};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
 /// is cut.
@@ -35,6 +37,7 @@ pub async fn serve(
     let state = state(&config)?;
     let stop = CancellationToken::new();
     let sweeper = start_sweeper(&config, &state, stop.clone())?;
+    let deliverer = start_deliverer(&config, &state, stop.clone())?;
     let signal = {
         let stop = stop.clone();
         async move {
@@ -64,6 +67,11 @@ pub async fn serve(
     if let Some(sweeper) = sweeper {
         sweeper.await.context("the sweeper panicked")?;
     }
+    if let Some(deliverer) = deliverer {
+        deliverer
+            .await
+            .context("the deliverer of webhooks panicked")?;
+    }
     state.store.close().await;
     result
 }
@@ -83,6 +91,8 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
             .context("the client of the identity provider could not be set up")?,
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())
             .context("the client of the inference service could not be set up")?,
+        webhooks: webhooks::Sender::new(config.webhook_targets, Lookup::system())
+            .context("the client of webhooks could not be set up")?,
         limits: Limits {
             max_file_bytes: config.max_file_bytes,
         },
@@ -101,5 +111,22 @@ fn start_sweeper(
     let sweeper = Sweeper::new(store, state.objects.clone(), state.clock.clone());
     Ok(Some(tokio::spawn(async move {
         sweeper.run(stop.cancelled_owned()).await;
+    })))
+}
+
+/// Delivering sees every project too, and needs the keys that secrets are sealed with.
+fn start_deliverer(
+    config: &Config,
+    state: &AppState,
+    stop: CancellationToken,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let (Some(url), Some(keyring)) = (&config.sweep_database_url, &config.keyring) else {
+        return Ok(None);
+    };
+    let store = Store::connect_lazy(url).context("ATTUNE_SWEEP_DATABASE_URL cannot be used")?;
+    let sender = state.webhooks.clone();
+    let deliverer = Deliverer::new(store, keyring.clone(), sender, state.clock.clone());
+    Ok(Some(tokio::spawn(async move {
+        deliverer.run(stop.cancelled_owned()).await;
     })))
 }

@@ -9,6 +9,7 @@ use store::sealed::Keyring;
 
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
+use crate::webhooks;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct AppState {
     pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// The way to webhooks' receivers.
+    pub webhooks: webhooks::Sender,
     /// What an operator may bound.
     pub limits: Limits,
 }

@@ -103,8 +103,7 @@ impl Sender {
         let body = message.body();
         let secrets: Result<Vec<&str>, _> = secrets.iter().map(Plaintext::expose_text).collect();
         let secrets = secrets.map_err(|_| SendError::Secret)?;
-        let signature =
-            sign(secrets, &message.id, timestamp, &body).ok_or(SendError::Secret)?;
+        let signature = sign(secrets, &message.id, timestamp, &body).ok_or(SendError::Secret)?;
         let answer = self
             .http
             .post(url)

@@ -49,7 +49,10 @@ pub(super) fn sign<'a>(
             let key = STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()?;
             let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
             mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-            Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+            Some(format!(
+                "v1,{}",
+                STANDARD.encode(mac.finalize().into_bytes())
+            ))
         })
         .collect();
     Some(signatures?.join(" ")).filter(|header| !header.is_empty())
@@ -68,7 +71,10 @@ mod tests {
             1_614_265_330,
             r#"{"test": 2432232314}"#,
         );
-        assert_eq!(header.as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
+        assert_eq!(
+            header.as_deref(),
+            Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+        );
     }
 
     #[test]
@@ -76,7 +82,11 @@ mod tests {
         let (one, two) = (Secret::draw().unwrap(), Secret::draw().unwrap());
         assert_ne!(one.expose(), two.expose());
         assert!(!format!("{one:?}").contains("whsec"));
-        assert!(sign([one.expose(), two.expose()], "i", 0, "").unwrap().contains(" v1,"));
+        assert!(
+            sign([one.expose(), two.expose()], "i", 0, "")
+                .unwrap()
+                .contains(" v1,")
+        );
         assert_eq!(sign(["secret"], "i", 0, ""), None);
         assert_eq!(sign([], "i", 0, ""), None);
     }

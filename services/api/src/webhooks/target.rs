@@ -104,7 +104,9 @@ impl PublicOnly {
         match url.scheme() {
             "https" => {}
             "http" if self.policy.allow_http => {}
-            _ if self.policy.allow_http => return Err(TargetError::Scheme("https://` or `http://")),
+            _ if self.policy.allow_http => {
+                return Err(TargetError::Scheme("https://` or `http://"));
+            }
             _ => return Err(TargetError::Scheme("https://")),
         }
         if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
@@ -223,18 +225,60 @@ mod tests {
     #[test]
     fn only_the_internets_addresses_are_public() {
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.9.9.9", "169.254.169.254",
-            "172.16.0.1", "172.31.255.255", "192.168.1.1", "192.0.0.170", "192.0.2.1", "198.18.0.1", "198.19.255.255",
-            "203.0.113.9", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "fc00::1",
-            "fd12:3456::1", "fe80::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::", "2001::1",
-            "2001:db8::1", "100::1", "4000::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "192.0.0.170",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2002:a00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "100::1",
+            "4000::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
         for address in [
-            "1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1", "192.167.1.1", "11.0.0.1",
-            "223.255.255.255", "2606:4700::1111", "2001:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808",
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.167.1.1",
+            "11.0.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2001:4860::8888",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
         ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
@@ -244,22 +288,55 @@ mod tests {
     fn a_url_is_read_however_its_address_is_written() {
         let only = public_only(Policy::default(), &[]);
         for url in [
-            "https://127.0.0.1/", "https://2130706433/", "https://0x7f.1/", "https://0177.0.0.1/", "https://127.1/",
-            "https://[::1]/", "https://[::ffff:7f00:1]/", "https://[fd00::1]:8443/x", "https://10.0.0.1:443/",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://127.1/",
+            "https://[::1]/",
+            "https://[::ffff:7f00:1]/",
+            "https://[fd00::1]:8443/x",
+            "https://10.0.0.1:443/",
         ] {
             assert_eq!(only.parse(url), Err(TargetError::NotPublic), "{url}");
         }
-        for url in ["", "example.com", "https://", "/hook", &format!("https://h/{}", "x".repeat(3000))] {
+        for url in [
+            "",
+            "example.com",
+            "https://",
+            "/hook",
+            &format!("https://h/{}", "x".repeat(3000)),
+        ] {
             assert_eq!(only.parse(url), Err(TargetError::Malformed), "{url}");
         }
-        for url in ["http://example.com/", "ftp://example.com/", "file:///etc/passwd", "gopher://h/"] {
-            assert_eq!(only.parse(url), Err(TargetError::Scheme("https://")), "{url}");
+        for url in [
+            "http://example.com/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "gopher://h/",
+        ] {
+            assert_eq!(
+                only.parse(url),
+                Err(TargetError::Scheme("https://")),
+                "{url}"
+            );
         }
-        for url in ["https://u@example.com/", "https://u:p@example.com/", "https://example.com/#x"] {
+        for url in [
+            "https://u@example.com/",
+            "https://u:p@example.com/",
+            "https://example.com/#x",
+        ] {
             assert_eq!(only.parse(url), Err(TargetError::Extra), "{url}");
         }
-        let open = Policy { allow_http: true, allow_private: true };
-        assert!(public_only(open, &[]).parse("http://127.0.0.1:9/hook").is_ok());
+        let open = Policy {
+            allow_http: true,
+            allow_private: true,
+        };
+        assert!(
+            public_only(open, &[])
+                .parse("http://127.0.0.1:9/hook")
+                .is_ok()
+        );
     }
 
     #[tokio::test]
@@ -269,7 +346,10 @@ mod tests {
             only.check("https://hooks.example.com/").await.map(drop)
         };
         assert_eq!(check(&["1.1.1.1", "2606:4700::1"]).await, Ok(()));
-        assert_eq!(check(&["1.1.1.1", "10.0.0.1"]).await, Err(TargetError::NotPublic));
+        assert_eq!(
+            check(&["1.1.1.1", "10.0.0.1"]).await,
+            Err(TargetError::NotPublic)
+        );
         assert_eq!(check(&[]).await, Err(TargetError::UnknownHost));
     }
 }

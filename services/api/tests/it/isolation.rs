@@ -11,6 +11,7 @@ struct Things {
     file: String,
     job: String,
     model: String,
+    endpoint: String,
 }
 
 /// What a route is asked in the test.
@@ -23,6 +24,8 @@ enum Case {
     Path(fn(&Things) -> String),
     /// It names a thing in its body.
     Body(fn(&Things) -> Value),
+    /// It names a thing in its path, and reads a body.
+    PathAndBody(fn(&Things) -> String, fn() -> Value),
     /// It lists, and must not list these.
     List,
 }
@@ -36,6 +39,25 @@ fn case(method: &Method, path: &str) -> Option<Case> {
             "POST",
             "/v1/fine_tuning/alpha/graders/run" | "/v1/fine_tuning/alpha/graders/validate",
         ) => Case::NamesNothing,
+        ("GET", "/v1/webhook_event_types") | ("POST", "/v1/webhook_endpoints") => {
+            Case::NamesNothing
+        }
+        ("GET", "/v1/webhook_endpoints") => Case::List,
+        ("GET" | "DELETE", "/v1/webhook_endpoints/{id}") => {
+            Case::Path(|things| format!("/v1/webhook_endpoints/{}", things.endpoint))
+        }
+        ("POST", "/v1/webhook_endpoints/{id}") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}", things.endpoint),
+            || json!({"name": "mine"}),
+        ),
+        ("POST", "/v1/webhook_endpoints/{id}/rotate_secret") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}/rotate_secret", things.endpoint),
+            || json!({}),
+        ),
+        ("POST", "/v1/webhook_endpoints/{id}/test") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}/test", things.endpoint),
+            || json!({"event_type": "batch.failed"}),
+        ),
         ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))
@@ -77,16 +99,21 @@ fn nobodys() -> Things {
         file: format!("file-{zeros}"),
         job: format!("ftjob-{zeros}"),
         model: "ft:tiny:nobody::00000000".to_owned(),
+        endpoint: format!("we_{zeros}"),
     }
 }
 
 async fn of_alice(app: &TestApp) -> Things {
     let job = app.alice.job(json!({})).await;
     let done = app.finish_next_job().await;
+    let hook =
+        json!({"name": "hers", "url": "http://127.0.0.1:9/", "event_types": ["batch.failed"]});
+    let endpoint = app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
     Things {
         file: job["training_file"].as_str().unwrap().to_owned(),
         job: done.id.to_string(),
         model: done.model_name,
+        endpoint: endpoint["id"].as_str().unwrap().to_owned(),
     }
 }
 
@@ -128,7 +155,7 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Public | Case::NamesNothing => continue,
             Case::List => {
                 let list = app.bob.get(route.path).await.ok().to_string();
-                for name in [&alices.file, &alices.job, &alices.model] {
+                for name in [&alices.file, &alices.job, &alices.model, &alices.endpoint] {
                     assert!(!list.contains(name.as_str()), "{}", route.path);
                 }
                 continue;
@@ -136,6 +163,10 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Path(path) => (
                 ask(&app.bob, method, &path(&alices), None).await,
                 ask(&app.bob, method, &path(&nobodys), None).await,
+            ),
+            Case::PathAndBody(path, body) => (
+                ask(&app.bob, method, &path(&alices), Some(body())).await,
+                ask(&app.bob, method, &path(&nobodys), Some(body())).await,
             ),
             Case::Body(body) => (
                 ask(&app.bob, method, route.path, Some(body(&alices))).await,
@@ -177,6 +208,7 @@ async fn a_cursor_of_another_tenant_is_unknown() {
     for path in [
         format!("/v1/files?after={}", alices.file),
         format!("/v1/fine_tuning/jobs?after={}", alices.job),
+        format!("/v1/webhook_endpoints?after={}", alices.endpoint),
     ] {
         assert_eq!(
             app.bob.get(&path).await.refusal().1.as_deref(),

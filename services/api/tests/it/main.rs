@@ -20,3 +20,4 @@ mod serving;
 mod support;
 mod sweeping;
 mod uploads;
+mod webhooks;

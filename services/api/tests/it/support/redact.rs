@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 7] = [
+const IDS: [(&str, &str); 8] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
@@ -10,6 +10,7 @@ const IDS: [(&str, &str); 7] = [
     ("org-", "[org]"),
     ("proj_", "[project]"),
     ("req_", "[request]"),
+    ("we_", "[endpoint]"),
 ];
 
 /// The same body with ids replaced by their kind.
