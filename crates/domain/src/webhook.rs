@@ -46,7 +46,7 @@ impl WebhookEventType {
     pub fn object_prefix(self) -> &'static str {
         match self {
             Self::JobSucceeded | Self::JobFailed | Self::JobCancelled => crate::JobId::PREFIX,
-            _ => "batch_",
+            _ => crate::BatchId::PREFIX,
         }
     }
 }

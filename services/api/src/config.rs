@@ -20,8 +20,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub struct Config {
     /// Postgres, with the login of this service (`DATABASE_URL`).
     pub database_url: String,
-    /// Postgres, with a login that may sweep every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own
-    /// login may not see more than one project at a time, so without this it leaves sweeping to others.
+    /// Postgres, with a login that may see every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own login
+    /// may not see more than one at a time, so without this it leaves sweeping and batches to other replicas.
     pub sweep_database_url: Option<String>,
     /// The bucket (`ATTUNE_S3_…`).
     pub s3: S3Config,

@@ -9,6 +9,8 @@ use store::sealed::Keyring;
 
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
+use crate::text_models::TextModels;
 use crate::webhooks;
 
 /// Handles to everything a handler may need. Cheap to clone.
@@ -28,6 +30,10 @@ pub struct AppState {
     pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// The textual halves of base models.
+    pub texts: TextModels,
+    /// Which jobs have news, for streams of events.
+    pub feed: Feed,
     /// The way to webhooks' receivers.
     pub webhooks: webhooks::Sender,
     /// What an operator may bound.

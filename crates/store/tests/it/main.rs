@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod audit;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
@@ -15,3 +16,5 @@ mod queue_model;
 mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
+mod uploads;

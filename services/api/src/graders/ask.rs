@@ -7,8 +7,8 @@ use futures::{StreamExt as _, stream};
 use grading::{Answer, AskError, Question, Reply};
 use serde_json::Value;
 
-use crate::InferenceClient;
 use crate::auth::Tenant;
+use crate::{InferenceClient, answer};
 
 /// Judges of one request that are asked at the same time.
 const AT_ONCE: usize = 4;
@@ -47,7 +47,7 @@ async fn ask(
     };
     let body = question.request.to_string();
     let answer = inference
-        .complete(tenant, body.into())
+        .send(tenant.project_id, &answer::request_id(), body.into())
         .await
         .map_err(away)?;
     let status = answer.status();

@@ -13,7 +13,7 @@ use work::register_base;
 use std::sync::Arc;
 
 use api::webhooks::target::{Lookup, Policy};
-use api::{AppState, Config, InferenceClient, Limits, webhooks};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels, webhooks};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};
@@ -75,10 +75,13 @@ impl TestApp {
         let [alice, bob] = seed_tenants(&operator, START).await.unwrap();
         let (folder, s3, objects) = bucket().await;
         let clock = ManualClock::new(START);
+        let store = Store::connect(&database.url_as(store::migrate::API_LOGIN))
+            .await
+            .unwrap();
         let state = AppState {
-            store: Store::connect(&database.url_as(store::migrate::API_LOGIN))
-                .await
-                .unwrap(),
+            feed: Feed::new(store.clone()),
+            texts: TextModels::new(objects.clone()),
+            store,
             objects: objects.clone(),
             clock: Clock::from(clock.clone()),
             pepper: pepper(),

@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 8] = [
+const IDS: [(&str, &str); 11] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
     ("ftckpt_", "[checkpoint]"),
     ("org-", "[org]"),
     ("proj_", "[project]"),
+    ("upload_", "[upload]"),
+    ("part_", "[part]"),
+    ("batch_", "[batch]"),
     ("req_", "[request]"),
     ("we_", "[endpoint]"),
 ];
