@@ -49,7 +49,9 @@ struct ErrorFields {
         (name = "Files", description = "Datasets, and what jobs leave behind."),
         (name = "Batches", description = "Many chat completions at once, answered within a day."),
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
+        (name = "Graders", description = "Rewards for what a model says, tried on one sample."),
         (name = "Models", description = "Base models of the installation and the project's own."),
+        (name = "Webhooks", description = "Addresses that are told when a job or a batch ends."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
         (name = "Organization", description = "Projects, keys, service accounts and users, for administrators."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")
