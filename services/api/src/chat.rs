@@ -2,6 +2,8 @@
 //!
 //! This service never loads a model. The inference service checks again that the project may use the model.
 
+mod body;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +12,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::Value;
+
+use body::{ChatCompletion, ChatRequest};
 
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -66,10 +70,10 @@ impl InferenceClient {
     post,
     path = "/v1/chat/completions",
     tag = "Chat",
-    request_body(content = serde_json::Value),
+    request_body(content = ChatRequest),
     responses(
         (status = 200, content(
-            (serde_json::Value = "application/json"),
+            (ChatCompletion = "application/json"),
             (String = "text/event-stream"),
         ), description = "The answer; as server-sent events when `stream` is true."),
     )

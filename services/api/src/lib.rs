@@ -7,6 +7,7 @@ pub mod answer;
 pub mod auth;
 pub mod chat;
 mod config;
+pub mod docs;
 pub mod error;
 pub mod extract;
 pub mod files;

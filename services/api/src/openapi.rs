@@ -3,11 +3,14 @@
 //! What a route says of itself stands at its handler. What is the same everywhere (the error body, the key, the
 //! errors that any route of its kind can answer) is added here, once, from [`ERRORS`].
 
+pub(crate) mod build;
+
 use utoipa::OpenApi as _;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
+use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn, PathItem};
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 
 use crate::router::ROUTES;
 
@@ -16,7 +19,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-struct ErrorBody {
+pub(crate) struct ErrorBody {
     error: ErrorFields,
 }
 
@@ -24,7 +27,7 @@ struct ErrorBody {
 #[derive(ToSchema)]
 #[schema(as = Error)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-struct ErrorFields {
+pub(crate) struct ErrorFields {
     /// For people. It may change.
     message: String,
     /// The family of errors, in OpenAI's words.
@@ -49,6 +52,7 @@ struct ErrorFields {
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
+        (name = "Documentation", description = "This document and a page that shows it. No key is needed."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")
     )
 )]
@@ -67,6 +71,7 @@ struct Described<'a> {
     path: &'a str,
     /// Some routes read no body although their method could carry one.
     reads_body: bool,
+    has_query: bool,
 }
 
 impl Described<'_> {
@@ -78,8 +83,13 @@ impl Described<'_> {
         self.path.starts_with("/v1/")
     }
 
+    /// Posts without a body can come at the wrong time.
+    fn takes_input(&self) -> bool {
+        self.is_post() || self.reads_body || self.has_query
+    }
+
     fn names_something(&self) -> bool {
-        self.reads_body || self.path.contains('{')
+        self.reads_body || self.needs_key() && self.path.contains('{')
     }
 }
 
@@ -88,7 +98,7 @@ const ERRORS: &[Common] = &[
     Common {
         status: "400",
         description: "The request cannot be used; `param` names the field at fault.",
-        applies: |route| route.needs_key(),
+        applies: |route| route.takes_input(),
     },
     Common {
         status: "401",
@@ -137,6 +147,15 @@ const ERRORS: &[Common] = &[
     },
 ];
 
+/// The whole document, as the file in the repository has it.
+///
+/// # Panics
+/// Never: a document made of strings and numbers can be written.
+pub fn yaml() -> String {
+    let document = document().to_yaml().expect("it can be written");
+    format!("# Made by script/openapi from the code. Edit the handlers.\n{document}")
+}
+
 /// The whole document.
 pub fn document() -> OpenApi {
     let mut document = Base::openapi();
@@ -160,6 +179,11 @@ pub fn document() -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             add_errors(&method, path, operation);
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    not_null(&mut parameter.schema);
+                }
+            }
         }
     }
     document
@@ -191,6 +215,9 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
         method,
         path,
         reads_body: operation.request_body.is_some(),
+        has_query: operation.parameters.iter().flatten().any(|parameter| {
+            matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
+        }),
     };
     for common in ERRORS.iter().filter(|common| (common.applies)(&described)) {
         operation
@@ -198,6 +225,26 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
             .responses
             .entry(common.status.to_owned())
             .or_insert_with(|| RefOr::T(error(common.description)));
+    }
+}
+
+/// A parameter may be left out, but no query can say null.
+fn not_null(schema: &mut Option<RefOr<Schema>>) {
+    match schema {
+        Some(RefOr::T(Schema::Object(object))) => {
+            if let SchemaType::Array(types) = &object.schema_type
+                && let [kind, Type::Null] | [Type::Null, kind] = types.as_slice()
+            {
+                object.schema_type = SchemaType::Type(kind.clone());
+            }
+        }
+        Some(RefOr::T(Schema::OneOf(choices))) if choices.items.len() == 2 => {
+            let is_null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
+            if choices.items.iter().any(is_null) {
+                *schema = choices.items.iter().find(|item| !is_null(item)).cloned();
+            }
+        }
+        _ => {}
     }
 }
 

@@ -8,7 +8,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
-use crate::{AppState, answer, chat, files, health, jobs, models, telemetry};
+use crate::{AppState, answer, chat, docs, files, health, jobs, models, telemetry};
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
 pub struct Route {
@@ -37,6 +37,10 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/healthz" => health::healthz),
     route!(GET "/readyz" => health::readyz),
     route!(GET "/metrics" => health::metrics),
+    route!(GET "/openapi.yaml" => docs::openapi_yaml),
+    route!(GET "/openapi.json" => docs::openapi_json),
+    route!(GET "/docs" => docs::docs),
+    route!(GET "/docs/{*file}" => docs::docs_file),
     route!(POST "/v1/files" => files::create::create_file),
     route!(GET "/v1/files" => files::list::list_files),
     route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),

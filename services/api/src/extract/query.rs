@@ -47,10 +47,16 @@ impl Params {
         let Some(text) = self.get("limit") else {
             return Ok(default);
         };
-        let limit: u64 = text.parse().map_err(|_| {
-            ApiError::invalid("limit", "`limit` must be a whole number, 1 or more.")
-        })?;
-        Ok(u32::try_from(limit).unwrap_or(max).clamp(1, max))
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if !digits.bytes().all(|digit| digit.is_ascii_digit()) || digits.is_empty() {
+            return Err(ApiError::invalid(
+                "limit",
+                "`limit` must be a whole number.",
+            ));
+        }
+        // A number of any length is a number; what does not fit is far beyond `max` or below 1.
+        let beyond = if text.starts_with('-') { 1 } else { max };
+        Ok(text.parse().unwrap_or(beyond).clamp(1, max))
     }
 
     /// The id of the last element of the page before.
@@ -120,6 +126,10 @@ mod tests {
             100
         );
         assert_eq!(params("").await.limit(20, 100).unwrap(), 20);
-        assert!(params("limit=ten").await.limit(20, 100).is_err());
+        assert_eq!(params("limit=-3").await.limit(20, 100).unwrap(), 1);
+        for wrong in ["ten", "-", "1.5", "1e2"] {
+            let params = params(&format!("limit={wrong}")).await;
+            assert!(params.limit(20, 100).is_err(), "{wrong}");
+        }
     }
 }

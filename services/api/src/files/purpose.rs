@@ -33,6 +33,11 @@ pub(super) fn parse(text: &str) -> Result<&'static str, ApiError> {
         })
 }
 
+/// As the OpenAPI document shows it.
+pub(super) fn schema() -> utoipa::openapi::Object {
+    crate::openapi::build::word(&UPLOADABLE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

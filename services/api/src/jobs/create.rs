@@ -15,6 +15,7 @@ use store::models::{self, ResolvedModel};
 use time::OffsetDateTime;
 
 use super::FineTuningJob;
+use super::body::NewFineTuningJob;
 use super::request::NewJob;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
@@ -27,7 +28,7 @@ use crate::{AppState, random};
     post,
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
-    request_body(content = serde_json::Value),
+    request_body(content = NewFineTuningJob),
     responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
 )]
 pub async fn create_job(

@@ -30,7 +30,11 @@ enum Case {
 /// One entry per route; see [`every_route_has_an_entry`].
 fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
-        ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
+        (
+            "GET",
+            "/healthz" | "/readyz" | "/metrics" | "/openapi.yaml" | "/openapi.json" | "/docs"
+            | "/docs/{*file}",
+        ) => Case::Public,
         ("POST", "/v1/files" | "/v1/chat/completions") => Case::NamesNothing,
         ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
         ("GET" | "DELETE", "/v1/files/{id}") => {

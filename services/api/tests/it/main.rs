@@ -14,6 +14,7 @@ mod job_lists;
 mod job_refusals;
 mod jobs;
 mod models;
+mod openapi;
 mod serving;
 mod support;
 mod sweeping;
