@@ -24,7 +24,7 @@ static PAGE: LazyLock<Arc<Config<'static>>> =
     path = "/openapi.yaml",
     tag = "Documentation",
     security(()),
-    responses((status = 200, body = String, content_type = "application/yaml", description = "The document."))
+    responses((status = 200, body = Object, content_type = "application/yaml", description = "The document."))
 )]
 pub async fn openapi_yaml() -> Response {
     ([(CONTENT_TYPE, "application/yaml")], YAML.as_str()).into_response()
@@ -62,7 +62,12 @@ pub async fn docs() -> Redirect {
     security(()),
     params(("file" = String, Path, description = "`index.html`, or what it asks for.")),
     responses(
-        (status = 200, body = String, content_type = "text/html", description = "The file."),
+        (status = 200, description = "The file.", content(
+            (String = "text/html"),
+            (String = "text/css"),
+            (String = "text/javascript"),
+            (String = "image/png"),
+        )),
         (status = 404, body = crate::openapi::ErrorBody, description = "The page has no such part."),
     )
 )]

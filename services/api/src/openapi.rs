@@ -181,7 +181,7 @@ pub fn document() -> OpenApi {
             add_errors(&method, path, operation);
             for parameter in operation.parameters.iter_mut().flatten() {
                 if let RefOr::T(parameter) = parameter {
-                    not_null(&mut parameter.schema);
+                    as_in_a_query(&mut parameter.schema);
                 }
             }
         }
@@ -228,8 +228,8 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
     }
 }
 
-/// A parameter may be left out, but no query can say null.
-fn not_null(schema: &mut Option<RefOr<Schema>>) {
+/// A parameter may be left out, but no query can say null. Digits have no end there: a limit is clamped.
+fn as_in_a_query(schema: &mut Option<RefOr<Schema>>) {
     match schema {
         Some(RefOr::T(Schema::Object(object))) => {
             if let SchemaType::Array(types) = &object.schema_type
@@ -237,6 +237,7 @@ fn not_null(schema: &mut Option<RefOr<Schema>>) {
             {
                 object.schema_type = SchemaType::Type(kind.clone());
             }
+            object.format = None;
         }
         Some(RefOr::T(Schema::OneOf(choices))) if choices.items.len() == 2 => {
             let is_null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
