@@ -5,6 +5,7 @@
 mod bad_rows;
 mod importing;
 mod kills;
+mod memory;
 mod outage;
 mod preferences;
 mod train_command;

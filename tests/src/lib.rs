@@ -36,6 +36,8 @@ pub struct Installation {
     running: Vec<(&'static str, Child)>,
     inference_port: u16,
     s3_port: u16,
+    /// What `attune up` is told besides.
+    variables: Vec<(&'static str, &'static str)>,
     /// Through which services that run apart reach S3.
     pub s3: Gate,
 }
@@ -64,13 +66,20 @@ impl Installation {
             running: Vec::new(),
             inference_port,
             s3_port,
+            variables: Vec::new(),
             s3: Gate::new(gate_port, s3_port),
         }
     }
 
     /// Starts `attune up` in a new data directory and waits until it is ready.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Self::start`], with more environment variables.
+    pub async fn start_with(variables: &[(&'static str, &'static str)]) -> Self {
         let mut installation = Self::new();
+        installation.variables = variables.to_vec();
         installation.up().await;
         installation
     }
@@ -81,7 +90,8 @@ impl Installation {
         command
             .args(["up", "--port", &self.port.to_string(), "--data-dir"])
             .arg(self.data.path())
-            .env("ATTUNE_LEASE_SECS", LEASE_SECS);
+            .env("ATTUNE_LEASE_SECS", LEASE_SECS)
+            .envs(self.variables.iter().copied());
         let process = process::spawn(command, &self.log_path());
         self.running.push(("up", process));
         self.wait_for("the server", async |this| {

@@ -2,6 +2,8 @@
 
 use domain::job::TransitionError;
 
+use crate::sealed::{Place, SealedError};
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -46,6 +48,15 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A secret that does not open.
+    #[error("the secret `{}` of the row `{}` of `{}` cannot be read", place.column, place.row_id, place.table)]
+    Sealed {
+        /// Where it stands.
+        place: Place,
+        /// Why.
+        #[source]
+        source: SealedError,
     },
     /// No connection, or one that broke. The same again may work later.
     #[error("the database is unavailable")]

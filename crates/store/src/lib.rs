@@ -23,6 +23,7 @@ pub mod organizations;
 pub mod page;
 pub mod projects;
 pub mod queue;
+pub mod sealed;
 pub mod tx;
 
 pub use error::StoreError;

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use store::api_keys::{self, NewApiKey, Pepper};
 use store::organizations::{self, Organization};
 use store::projects::{self, Project};
+use store::sealed::Keyring;
 use store::{MIGRATOR, Store};
 use time::OffsetDateTime;
 
@@ -25,6 +26,14 @@ pub const PEPPER_HEX: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a
 /// Never: the digits are a constant.
 pub fn pepper() -> Pepper {
     Pepper::from_hex(PEPPER_HEX).expect("64 hexadecimal digits")
+}
+
+/// The keyring of test installations.
+///
+/// # Panics
+/// Never: the key is a constant.
+pub fn keyring() -> Keyring {
+    Keyring::parse(&format!("test:{PEPPER_HEX}")).expect("one key")
 }
 
 /// A database of this test alone. It goes with the cluster, or with [`TestDatabase::drop_database`].

@@ -9,7 +9,9 @@ mod words;
 
 use std::time::Duration;
 
-use domain::cost::{CostModel, Flops, Memory};
+use domain::TrainingConfig;
+use domain::cost::{BatchShape, CostModel, Flops, Memory};
+use lm::{Device, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Plan;
@@ -86,6 +88,26 @@ pub fn estimate(run: &Run<'_>, room: Room) -> Result<Estimate, TrainError> {
         peak_bytes: on_cpu.then(|| memory.total()),
         limit_bytes: if on_cpu { room.limit_bytes() } else { None },
     })
+}
+
+/// Refuses a run that has no room for its base model and for what learns, whatever its rows. Before the base is read: a
+/// machine that runs out of memory on the way kills the process and says nothing.
+///
+/// # Errors
+/// [`TrainError::DoesNotFit`] with the numbers.
+pub fn check_before_loading(
+    model: &ModelConfig,
+    config: &TrainingConfig,
+    device: &Device,
+    room: Room,
+) -> Result<(), TrainError> {
+    if !device.is_cpu() {
+        return Ok(());
+    }
+    let shape = settings::model_shape(model);
+    let nothing = BatchShape::default();
+    let memory = CostModel::new(&shape, config).memory(&nothing, &nothing);
+    misfit::check_all(&memory, room, config)
 }
 
 /// How often to time the median micro-batch of a run that takes `expected` times as long.

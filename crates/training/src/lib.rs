@@ -25,7 +25,7 @@ mod sizes;
 pub mod train;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use estimate::{Estimate, estimate};
+pub use estimate::{Estimate, check_before_loading, estimate};
 pub use eval::Evaluation;
 pub use observer::{CheckpointReport, Next, Observer, StepReport};
 pub use prepare::{DataFault, Format};

@@ -9,6 +9,8 @@ pub struct Room {
     pub held_bytes: Option<u64>,
     /// What it may take on top; `None` where nobody knows.
     pub free_bytes: Option<u64>,
+    /// What it was told to hold at most, even if it holds more already.
+    pub max_bytes: Option<u64>,
 }
 
 impl Room {
@@ -20,12 +22,16 @@ impl Room {
         Self {
             held_bytes,
             free_bytes: free.into_iter().flatten().min(),
+            max_bytes,
         }
     }
 
     /// What the process may hold in all.
     pub fn limit_bytes(&self) -> Option<u64> {
-        Some(self.free_bytes? + self.held_bytes.unwrap_or(0))
+        let there = self
+            .free_bytes
+            .map(|free| free + self.held_bytes.unwrap_or(0));
+        [there, self.max_bytes].into_iter().flatten().min()
     }
 }
 
@@ -111,6 +117,7 @@ mod tests {
         let room = Room::now(Some(held + (1 << 20)));
         assert!(room.free_bytes.unwrap() <= 2 << 20, "{room:?}");
         assert_eq!(Room::now(Some(1)).free_bytes, Some(0));
+        assert_eq!(Room::now(Some(1)).limit_bytes(), Some(1));
         assert!(peak_bytes().unwrap() >= held / 2);
     }
 }

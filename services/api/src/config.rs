@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use artifacts::S3Config;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::api_keys::Pepper;
+use store::sealed::Keyring;
 
 /// Where the service listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -23,6 +24,9 @@ pub struct Config {
     pub s3: S3Config,
     /// What API keys are hashed with (`ATTUNE_KEY_PEPPER`).
     pub key_pepper: Pepper,
+    /// What tenants' secrets are sealed with (`ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`). Without it the service
+    /// runs, and refuses to take secrets.
+    pub keyring: Option<Keyring>,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
     pub inference_url: String,
     /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
@@ -67,6 +71,10 @@ impl Config {
             s3,
             key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)
                 .context("ATTUNE_KEY_PEPPER cannot be used")?,
+            keyring: Keyring::from_settings(
+                variable("ATTUNE_SECRET_KEYS").as_deref(),
+                variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
+            )?,
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
             listen: listen
@@ -124,6 +132,8 @@ mod tests {
             ("ATTUNE_INTERNAL_TOKEN", None),
             ("ATTUNE_LISTEN", Some("8080")),
             ("ATTUNE_MAX_FILE_BYTES", Some("0")),
+            ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
+            ("ATTUNE_SECRET_KEYS_FILE", Some("/no/such/file")),
         ] {
             let message = read(name, value).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");

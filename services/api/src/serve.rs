@@ -73,6 +73,7 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
         objects: ObjectStore::connect(&config.s3),
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
+        keyring: config.keyring.clone(),
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())
             .context("the client of the inference service could not be set up")?,
         limits: Limits {

@@ -5,6 +5,7 @@ use domain::Clock;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::Store;
 use store::api_keys::Pepper;
+use store::sealed::Keyring;
 
 use crate::chat::InferenceClient;
 
@@ -19,6 +20,8 @@ pub struct AppState {
     pub clock: Clock,
     /// What API keys are hashed with.
     pub pepper: Pepper,
+    /// What tenants' secrets are sealed with, if the operator gave a key.
+    pub keyring: Option<Keyring>,
     /// The way to the inference service.
     pub inference: InferenceClient,
     /// What an operator may bound.

@@ -24,6 +24,10 @@ pub struct Secrets {
     pub api_key: String,
     /// The default organization's admin key.
     pub admin_key: String,
+    /// What tenants' secrets are sealed with, as `ATTUNE_SECRET_KEYS`. To rotate, put a new key in front, run
+    /// `attune admin secrets rotate`, and take the old one out. Empty in a directory that is older than sealed secrets.
+    #[serde(default)]
+    pub secret_keys: String,
 }
 
 impl Secrets {
@@ -37,7 +41,9 @@ impl Secrets {
         let path = dir.path(FILE);
         match fs::read_to_string(&path) {
             Ok(text) => {
-                serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))
+                let read = serde_json::from_str(&text);
+                let secrets: Self = read.with_context(|| format!("in `{}`", path.display()))?;
+                secrets.completed(dir)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 ensure!(
@@ -46,7 +52,7 @@ impl Secrets {
                     path.display(),
                 );
                 let secrets = Self::generate()?;
-                dir.write_private(FILE, &serde_json::to_string_pretty(&secrets)?)?;
+                secrets.write(dir)?;
                 Ok(secrets)
             }
             Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
@@ -61,7 +67,22 @@ impl Secrets {
             internal_token: random_hex(32)?,
             api_key: format!("sk-attune-{}", random_hex(32)?),
             admin_key: format!("sk-attune-admin-{}", random_hex(32)?),
+            secret_keys: sealing_key()?,
         })
+    }
+
+    /// Adds what an older version did not know of.
+    fn completed(mut self, dir: &DataDir) -> Result<Self> {
+        if self.secret_keys.is_empty() {
+            self.secret_keys = sealing_key()?;
+            self.write(dir)?;
+        }
+        Ok(self)
+    }
+
+    fn write(&self, dir: &DataDir) -> Result<()> {
+        dir.write_private(FILE, &serde_json::to_string_pretty(self)?)?;
+        Ok(())
     }
 
     pub fn s3_credentials(&self) -> Credentials {
@@ -76,6 +97,11 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secrets(…)")
     }
+}
+
+/// The first key of a keyring. A rotation adds others, under other ids.
+fn sealing_key() -> Result<String> {
+    Ok(format!("k1:{}", random_hex(32)?))
 }
 
 fn random_hex(n_bytes: usize) -> Result<String> {
@@ -100,6 +126,25 @@ mod tests {
         assert_ne!(first.api_key, first.admin_key);
         assert_eq!(fs::metadata(dir.path(FILE)).unwrap().mode() & 0o777, 0o600);
         assert!(!format!("{first:?}").contains(&first.key_pepper));
+    }
+
+    #[test]
+    fn a_directory_from_before_sealed_secrets_gets_its_key_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(Some(folder.path())).unwrap();
+        let first = Secrets::open(&dir).unwrap();
+        let mut old: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(dir.path(FILE)).unwrap()).unwrap();
+        old.as_object_mut().unwrap().remove("secret_keys");
+        fs::write(dir.path(FILE), old.to_string()).unwrap();
+
+        let upgraded = Secrets::open(&dir).unwrap();
+        assert_eq!(upgraded.api_key, first.api_key);
+        store::sealed::Keyring::parse(&upgraded.secret_keys).unwrap();
+        assert_eq!(
+            Secrets::open(&dir).unwrap().secret_keys,
+            upgraded.secret_keys
+        );
     }
 
     #[test]

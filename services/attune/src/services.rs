@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use artifacts::S3Config;
 use rustix::process::Signal;
 use store::api_keys::Pepper;
+use store::sealed::Keyring;
 use tokio::net::TcpListener;
 use tokio::process::Child;
 
@@ -95,6 +96,10 @@ pub async fn serve_api(
         sweep_database_url: variable("ATTUNE_SWEEP_DATABASE_URL"),
         s3,
         key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)?,
+        keyring: Keyring::from_settings(
+            variable("ATTUNE_SECRET_KEYS").as_deref(),
+            variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
+        )?,
         inference_url: required("ATTUNE_INFERENCE_URL")?,
         internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
         listen: listener.local_addr()?,

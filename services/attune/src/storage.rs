@@ -104,6 +104,7 @@ impl Storage {
     pub fn api_environment(&self) -> Environment {
         let mut environment = self.environment(API_LOGIN);
         environment.insert("ATTUNE_KEY_PEPPER", self.secrets.key_pepper.clone());
+        environment.insert("ATTUNE_SECRET_KEYS", self.secrets.secret_keys.clone());
         environment.insert("ATTUNE_INTERNAL_TOKEN", self.secrets.internal_token.clone());
         environment.insert("ATTUNE_SWEEP_DATABASE_URL", self.cluster.url(WORKER_LOGIN));
         environment

@@ -60,6 +60,12 @@ pub struct TrainArgs {
     data_dir: Option<PathBuf>,
 }
 
+impl TrainArgs {
+    fn max_bytes(&self) -> Option<u64> {
+        self.max_memory_mb.map(|mb| mb.saturating_mul(1_000_000))
+    }
+}
+
 /// Trains a model and writes what was learned with its metrics.
 ///
 /// # Errors
@@ -72,8 +78,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create {}", checkpoints.display()))?;
     let run = inputs.run(args, &checkpoints)?;
     let first_step = run.resume.as_ref().map_or(0, |checkpoint| checkpoint.step);
-    let max_bytes = args.max_memory_mb.map(|mb| mb.saturating_mul(1_000_000));
-    let estimate = training::estimate(&run, Room::now(max_bytes))?;
+    let estimate = training::estimate(&run, Room::now(args.max_bytes()))?;
     if args.estimate {
         print::line(&serde_json::to_string_pretty(&estimate)?);
         return Ok(());

@@ -105,10 +105,13 @@ impl Attempt<'_> {
             bases,
             objects,
             device,
+            config,
             ..
         } = &mut *self.worker;
-        let precision = training::settings::base_precision(&self.job.config);
-        let base = bases.get(&model.base, precision, objects, device).await?;
+        let machine = (&*device, config.max_memory_bytes);
+        let base = bases
+            .get(&model.base, &self.job.config, objects, machine)
+            .await?;
         let train = self
             .rows("training_file", self.job.training_file, &base, dir)
             .await?;

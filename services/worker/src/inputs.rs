@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use artifacts::{ArtifactError, ObjectStore, keys};
 use dataset::Limits;
-use domain::{BaseModelId, Failure, FileId, Job};
+use domain::{BaseModelId, Failure, FileId, Job, TrainingConfig};
 use lm::base::BaseFiles;
 use lm::device::Device;
 use lm::{CausalLm, Precision};
 use store::base_models::BaseModel;
 use store::{Lease, Store, files};
 use text::TextModel;
+use training::memory::Room;
 use training::{Format, Rows};
 
 use crate::failure::{Stop, data_fault};
@@ -36,14 +37,15 @@ impl Bases {
         Self { dir, loaded: None }
     }
 
-    /// The base model, fetched and loaded if need be.
+    /// The base model as these settings want it, fetched and loaded if need be.
     pub(crate) async fn get(
         &mut self,
         base: &BaseModel,
-        precision: Precision,
+        settings: &TrainingConfig,
         objects: &ObjectStore,
-        device: &Device,
+        (device, max_bytes): (&Device, Option<u64>),
     ) -> Result<Arc<Base>, Stop> {
+        let precision = training::settings::base_precision(settings);
         let fits = |loaded: &&Arc<Base>| loaded.id == base.id && loaded.precision == precision;
         if let Some(loaded) = self.loaded.as_ref().filter(fits) {
             return Ok(loaded.clone());
@@ -54,8 +56,9 @@ impl Bases {
         objects
             .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
-        let (id, fingerprint, device) = (base.id, base.fingerprint.clone(), device.clone());
-        let loaded = blocking(move || load(id, fingerprint, precision, &dir, &device)).await?;
+        let (base, settings, device) = (base.clone(), settings.clone(), device.clone());
+        let room = Room::now(max_bytes);
+        let loaded = blocking(move || load(&base, &settings, &dir, (&device, room))).await?;
         let loaded = Arc::new(loaded);
         self.loaded = Some(loaded.clone());
         Ok(loaded)
@@ -63,22 +66,23 @@ impl Bases {
 }
 
 fn load(
-    id: BaseModelId,
-    fingerprint: String,
-    precision: Precision,
+    base: &BaseModel,
+    settings: &TrainingConfig,
     dir: &Path,
-    device: &Device,
+    (device, room): (&Device, Room),
 ) -> Result<Base, Stop> {
     let files = BaseFiles::open(dir)?;
+    training::check_before_loading(files.config(), settings, device, room)?;
     let text = TextModel::from_parts(
         files.tokenizer_json(),
         files.tokenizer_config_json(),
         files.chat_template(),
     )
     .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
+    let precision = training::settings::base_precision(settings);
     Ok(Base {
-        id,
-        fingerprint,
+        id: base.id,
+        fingerprint: base.fingerprint.clone(),
         precision,
         model: files.load(device, precision)?,
         text,

@@ -41,12 +41,13 @@ fn a_step_is_the_cpus() {
         let config = tiny::config(changes.clone());
         let model = build(&config, &Device::cpu());
         let adapter = random_adapter(&model);
-        let moved = Adapter::init(adapter.config(), &config, 1, &gpu).map(|name, like| {
+        let on_gpu = build(&config, &gpu);
+        let moved = Adapter::init(adapter.config(), &on_gpu, 1).map(|name, like| {
             let mut all = adapter.named_tensors();
             let (_, tensor) = all.find(|(found, _)| found == name).unwrap();
             tensor.clone().to_device(&like.device())
         });
-        let (losses, gradients) = step(&build(&config, &gpu), moved);
+        let (losses, gradients) = step(&on_gpu, moved);
         let (expected_losses, expected) = step(&model, adapter);
         let difference = largest_difference(&losses, &expected_losses);
         assert!(

@@ -10,3 +10,4 @@ mod leases;
 mod objects;
 mod queue;
 mod roles;
+mod sealed;

@@ -36,12 +36,35 @@ pub(super) fn check(
     if memory.to_come() <= free {
         return Ok(());
     }
-    Err(TrainError::DoesNotFit(Box::new(Misfit {
+    Err(misfit(memory, limit_bytes, fullest, config))
+}
+
+/// Whether a process that has loaded nothing yet may come to hold all of it.
+pub(super) fn check_all(
+    memory: &Memory,
+    room: Room,
+    config: &TrainingConfig,
+) -> Result<(), TrainError> {
+    match room.limit_bytes() {
+        Some(limit) if memory.total() > limit => {
+            Err(misfit(memory, limit, &BatchShape::default(), config))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn misfit(
+    memory: &Memory,
+    limit_bytes: u64,
+    fullest: &BatchShape,
+    config: &TrainingConfig,
+) -> TrainError {
+    TrainError::DoesNotFit(Box::new(Misfit {
         memory: *memory,
         limit_bytes,
         fullest: fullest.clone(),
         ways_out: ways_out(config),
-    })))
+    }))
 }
 
 fn ways_out(config: &TrainingConfig) -> Vec<String> {
@@ -66,19 +89,27 @@ fn ways_out(config: &TrainingConfig) -> Vec<String> {
 impl fmt::Display for Misfit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let memory = &self.memory;
+        // Before the base is loaded no row was looked at.
+        let rows = if self.fullest.rows.is_empty() {
+            String::new()
+        } else {
+            format!(
+                " {} for the activations of its largest micro-batch ({} rows, {} tokens), {} for work on it,",
+                bytes(memory.activation_bytes),
+                self.fullest.rows.len(),
+                self.fullest.n_tokens(),
+                bytes(memory.work_bytes),
+            )
+        };
         write!(
             formatter,
-            "the run would need about {} of memory and may take {}: {} for the base model, {} for what learns and its \
-             optimizer, {} for the activations of its largest micro-batch ({} rows, {} tokens), {} for work on it, {} for \
-             the process; {}",
+            "the run would need {} {} of memory and may take {}: {} for the base model, {} for what learns and its \
+             optimizer,{rows} {} for the process; {}",
+            if rows.is_empty() { "at least" } else { "about" },
             bytes(memory.total()),
             bytes(self.limit_bytes),
             bytes(memory.base_bytes),
             bytes(memory.learned_bytes),
-            bytes(memory.activation_bytes),
-            self.fullest.rows.len(),
-            self.fullest.n_tokens(),
-            bytes(memory.work_bytes),
             bytes(memory.process_bytes),
             self.ways_out.join(", or "),
         )
@@ -102,6 +133,7 @@ mod tests {
         let room = Room {
             held_bytes: Some(600_000_000),
             free_bytes,
+            max_bytes: None,
         };
         let fullest = BatchShape {
             rows: vec![900, 100],
@@ -133,6 +165,24 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part} is not in: {said}");
         }
+    }
+
+    #[test]
+    fn a_base_that_is_too_large_is_refused_before_it_is_loaded() {
+        let config = TrainingConfig::default();
+        let room = |bytes| Room {
+            held_bytes: Some(100_000_000),
+            free_bytes: Some(bytes),
+            max_bytes: None,
+        };
+        check_all(&needed(0), room(500_000_000), &config).unwrap();
+        let error = check_all(&needed(0), room(499_000_000), &config).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("at least 600 MB of memory and may take 599 MB"),
+            "{said}"
+        );
+        assert!(!said.contains("micro-batch"), "{said}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::support::{
 const ROOM: Room = Room {
     held_bytes: Some(1_000_000_000),
     free_bytes: Some(1_000_000_000),
+    max_bytes: None,
 };
 
 #[test]
@@ -101,6 +102,7 @@ fn a_run_that_does_not_fit_is_refused_with_the_numbers_before_it_computes() {
     let needed = estimate(&run, ROOM).unwrap().memory.to_come();
     let room = |free| Room {
         free_bytes: Some(free),
+        max_bytes: None,
         ..ROOM
     };
     estimate(&run, room(needed)).unwrap();

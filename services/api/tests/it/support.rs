@@ -18,7 +18,7 @@ use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};
 use store::Store;
 use tempfile::TempDir;
-use testkit::database::{TestDatabase, pepper, seed_tenants};
+use testkit::database::{TestDatabase, keyring, pepper, seed_tenants};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
@@ -75,6 +75,7 @@ impl TestApp {
             objects: objects.clone(),
             clock: Clock::from(clock.clone()),
             pepper: pepper(),
+            keyring: Some(keyring()),
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
@@ -113,6 +114,7 @@ impl TestApp {
             sweep_database_url: Some(self.database.url_as(store::migrate::WORKER_LOGIN)),
             s3: self.s3.as_ref().expect("it runs").config("attune"),
             key_pepper: pepper(),
+            keyring: Some(keyring()),
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

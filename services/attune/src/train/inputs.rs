@@ -9,6 +9,7 @@ use domain::{Hyperparameters, TrainingConfig};
 use lm::device::Device;
 use lm::{Adapter, BaseFiles, CausalLm};
 use text::TextModel;
+use training::memory::Room;
 use training::{Checkpoint, Format, Probe, Rows, Run, checkpoint};
 
 use super::TrainArgs;
@@ -37,6 +38,12 @@ impl Inputs {
         if config.care.replay.is_some() != args.replay.is_some() {
             bail!("give both the setting `replay` and the file to mix in (--replay), or neither");
         }
+        training::check_before_loading(
+            files.config(),
+            &config,
+            &device,
+            Room::now(args.max_bytes()),
+        )?;
         let model = files
             .load(&device, training::settings::base_precision(&config))
             .context("cannot load the base model")?;
