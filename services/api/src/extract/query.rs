@@ -34,9 +34,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// The last value of a parameter, unless it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
+        self.given(name).filter(|value| !value.is_empty())
+    }
+
+    /// The last value of a parameter. An empty one is a value, and no number or word of a list.
+    pub fn given(&self, name: &str) -> Option<&str> {
         let pair = self.0.iter().rfind(|(key, _)| key == name);
         pair.map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
     }
 
     /// How many elements a page has: `default` unless asked, never more than `max`.
@@ -44,7 +48,7 @@ impl Params {
     /// # Errors
     /// The parameter is no whole number.
     pub fn limit(&self, default: u32, max: u32) -> Result<u32, ApiError> {
-        let Some(text) = self.get("limit") else {
+        let Some(text) = self.given("limit") else {
             return Ok(default);
         };
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -127,7 +131,7 @@ mod tests {
         );
         assert_eq!(params("").await.limit(20, 100).unwrap(), 20);
         assert_eq!(params("limit=-3").await.limit(20, 100).unwrap(), 1);
-        for wrong in ["ten", "-", "1.5", "1e2"] {
+        for wrong in ["", "ten", "-", "1.5", "1e2"] {
             let params = params(&format!("limit={wrong}")).await;
             assert!(params.limit(20, 100).is_err(), "{wrong}");
         }

@@ -45,7 +45,7 @@ pub async fn list_files(
 }
 
 fn order(params: &Params) -> Result<Order, ApiError> {
-    match params.get("order") {
+    match params.given("order") {
         None | Some("desc") => Ok(Order::Descending),
         Some("asc") => Ok(Order::Ascending),
         Some(_) => Err(ApiError::invalid(

@@ -57,6 +57,12 @@ fn filter(params: &Params) -> Result<MetadataFilter, ApiError> {
         .map("metadata")
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+    if pairs.keys().any(|key| key.is_empty() || key.contains("][")) {
+        return Err(ApiError::invalid(
+            "metadata",
+            "`metadata` must be given as `metadata[KEY]=VALUE`, with a key that is not empty.",
+        ));
+    }
     if !pairs.is_empty() {
         return Ok(MetadataFilter::Contains(pairs));
     }
