@@ -37,6 +37,8 @@ enum Command {
     Train(TrainArgs),
     /// Write a trained model for other programs: merged, or as GGUF
     Export(ExportArgs),
+    /// Print the API's description as OpenAPI 3.1, in YAML
+    Openapi,
     /// Import, export and list base models
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -59,6 +61,10 @@ pub fn run() -> Result<()> {
         Command::Worker => block_on(services::run_worker()),
         Command::Inference => block_on(services::run_inference()),
         Command::Migrate => block_on(migrate::run()),
+        Command::Openapi => {
+            print::line(api::openapi::yaml().trim_end());
+            Ok(())
+        }
         Command::Models(command) => block_on(models::run(command)),
     }
 }
