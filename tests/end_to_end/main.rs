@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_rows;
+mod full;
 mod importing;
 mod kills;
 mod memory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::job::JobError;
 use domain::{Failure, FileId, Job, JobData};
-use lm::{Adapter, CausalLm};
+use lm::{Adapter, CausalLm, learned};
 use store::events::{EventLevel, NewEvent};
 use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
@@ -205,9 +205,16 @@ impl Attempt<'_> {
         };
         let dir = dir.join("initial");
         std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
-        for name in ["adapter_config.json", "adapter_model.safetensors"] {
-            let key = format!("{}{name}", tuned.adapter_prefix);
-            self.worker.objects.get_file(&key, &dir.join(name)).await?;
+        let objects = &self.worker.objects;
+        let there = objects
+            .get_present(&tuned.adapter_prefix, &learned::FILES, &dir)
+            .await?;
+        if there.contains(&learned::WEIGHTS_FILE) {
+            let message = format!(
+                "every weight of `{}` was trained, and a job goes on from adapters only; start from its base `{}`",
+                self.job.model, self.job.base_model
+            );
+            return Err(Failure::rejected("incompatible_model", Some("model"), message).into());
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
         if !training::settings::fits(&adapter, &self.job.config) {
