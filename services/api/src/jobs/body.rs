@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use domain::limits::{MAX_METADATA_KEY_CHARS, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARS};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{Object, Schema};
@@ -14,6 +14,13 @@ use crate::openapi::build::{nullable, word};
 
 /// What to train. Fields that are not named here are left alone.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "model": "smollm2-135m",
+    "training_file": "file-0193b0c28c9f7d3aa1f40b6c3a2f9d10",
+    "suffix": "support",
+    "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+    "attune": {"lora": {"rank": 16}},
+}))]
 pub(crate) struct NewFineTuningJob {
     /// A base model, or a fine-tuned one to go on from.
     #[schema(min_length = 1)]

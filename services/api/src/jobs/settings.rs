@@ -203,8 +203,8 @@ const SETTINGS: &[Setting] = &[
     ),
     Setting(
         "tuning",
-        Word(&["lora"]),
-        "What learns. `full` is for `attune train` alone.",
+        Word(&["lora", "full"]),
+        "What learns: an adapter, or every weight.",
     ),
     Setting("train_embeddings", Switch, "Belongs to `full` tuning."),
     Setting(
