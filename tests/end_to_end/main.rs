@@ -8,6 +8,7 @@ mod importing;
 mod kills;
 mod memory;
 mod outage;
+mod pausing;
 mod preferences;
 mod train_command;
 

@@ -45,6 +45,14 @@ impl Default for Facts {
     }
 }
 
+/// Tokens that a run goes over, as far as can be told before a worker has counted them.
+pub fn estimated_tokens(config: &TrainingConfig, n_rows: u64, n_bytes: u64) -> u64 {
+    let steps_per_epoch = u128::from(config.steps_per_epoch(n_rows).max(1));
+    let per_epoch = u128::from(n_bytes / BYTES_PER_TOKEN);
+    let tokens = per_epoch * u128::from(config.total_steps(n_rows)) / steps_per_epoch;
+    u64::try_from(tokens).unwrap_or(u64::MAX)
+}
+
 /// Bytes of a dataset file that make about one token.
 const BYTES_PER_TOKEN: u64 = 4;
 /// A tenth more is about what a run of a few epochs costs that forgets nothing of note.
@@ -317,5 +325,19 @@ mod tests {
             .resolve(&Facts::default());
         assert_eq!(config.total_steps(100), 50);
         assert_eq!(config.checkpoint_every, 50);
+    }
+
+    #[test]
+    fn a_run_is_expected_to_take_its_files_tokens_once_an_epoch_or_fewer_steps_of_them() {
+        let config = |asked| {
+            Hyperparameters::parse("", &asked)
+                .unwrap()
+                .resolve(&Facts::default())
+        };
+        let whole = config(serde_json::json!({"n_epochs": 3, "batch_size": 10}));
+        assert_eq!(estimated_tokens(&whole, 100, 4_000), 3_000);
+        let part = config(serde_json::json!({"n_epochs": 3, "batch_size": 10, "max_steps": 5}));
+        assert_eq!(estimated_tokens(&part, 100, 4_000), 500);
+        assert_eq!(estimated_tokens(&part, 0, 0), 0);
     }
 }

@@ -115,8 +115,33 @@ id_type!(
     FineTunedModelId, "model", "ftmodel_"
 );
 id_type!(
+    /// A user of an organization.
+    UserId, "user", "user-"
+);
+id_type!(
+    /// A service account of a project.
+    ServiceAccountId, "service account", "svc_acct_"
+);
+id_type!(
+    /// A project's permission to use another project's model.
+    PermissionId, "permission", "cp_"
+);
+id_type!(
     /// The fence of one claim: every later write of that attempt must carry it.
     LeaseToken, "lease token", "lease_"
+);
+
+id_type!(
+    /// A file that comes in parts.
+    UploadId, "upload", "upload_"
+);
+id_type!(
+    /// A part of an upload.
+    PartId, "part", "part_"
+);
+id_type!(
+    /// A batch of requests.
+    BatchId, "batch", "batch_"
 );
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //!        │  └─ queued <──┘ ├────> failed
 //!        └─────────────────┴────> cancelled
 //! ```
+//!
+//! Each of the first three may become `paused`, and `paused` becomes `queued` again, or ends as they do.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +34,9 @@ pub enum JobStatus {
     Queued,
     /// A worker holds a lease and trains. If it dies, the job returns to `Queued` when the lease runs out.
     Running,
+    /// Waits for the tenant, not for a worker. A worker that was at it writes a checkpoint first and then hands the
+    /// job back; until it has, the job is shown as paused already. Resuming moves it on.
+    Paused,
     /// The model is there. Final.
     Succeeded,
     /// See the job's error. Final.
@@ -42,10 +47,11 @@ pub enum JobStatus {
 
 impl JobStatus {
     /// Every status.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ValidatingFiles,
         Self::Queued,
         Self::Running,
+        Self::Paused,
         Self::Succeeded,
         Self::Failed,
         Self::Cancelled,
@@ -57,6 +63,7 @@ impl JobStatus {
             Self::ValidatingFiles => "validating_files",
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -66,6 +73,15 @@ impl JobStatus {
     /// Whether nothing will ever change again.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// The nearest of the six words that OpenAI's own enumeration has. Strict clients refuse any other.
+    #[must_use]
+    pub fn in_openais_words(self) -> Self {
+        match self {
+            Self::Paused => Self::Queued,
+            word => word,
+        }
     }
 }
 
@@ -193,12 +209,36 @@ pub struct Outcome {
 }
 
 impl Job {
-    /// The files are in order: training begins or goes on.
+    /// The files are in order: training begins or goes on. A paused job does not begin: it is handed back.
     pub fn start(self) -> Result<Self, TransitionError> {
-        self.open_for("started").map(|job| Self {
+        let job = self.open_for("started")?;
+        if job.status == JobStatus::Paused {
+            return Err(job.refused("started"));
+        }
+        Ok(Self {
             status: JobStatus::Running,
             ..job
         })
+    }
+
+    /// Sets the job aside until the tenant resumes it. Pausing a paused job changes nothing.
+    pub fn pause(self) -> Result<Self, TransitionError> {
+        let job = self.open_for("paused")?;
+        Ok(Self {
+            status: JobStatus::Paused,
+            estimated_finish: None,
+            ..job
+        })
+    }
+
+    /// Puts a paused job back into the queue. One that waits or runs already stays as it is.
+    pub fn resume(self) -> Result<Self, TransitionError> {
+        let job = self.open_for("resumed")?;
+        let status = match job.status {
+            JobStatus::Paused => JobStatus::Queued,
+            status => status,
+        };
+        Ok(Self { status, ..job })
     }
 
     /// Stops the job for the tenant. Cancelling a cancelled job changes nothing.
@@ -228,7 +268,8 @@ impl Job {
         })
     }
 
-    /// Back to the queue: the attempt ended, the job did not. One that never began to train waits as before.
+    /// Back to the queue: the attempt ended, the job did not. One that never began to train waits as before, and one
+    /// that was paused meanwhile stays so.
     pub fn requeue(self) -> Result<Self, TransitionError> {
         let job = self.open_for("queued")?;
         let status = match job.status {
@@ -249,13 +290,17 @@ impl Job {
 
     fn open_for(self, wanted: &'static str) -> Result<Self, TransitionError> {
         if self.status.is_final() {
-            return Err(TransitionError {
-                id: self.id,
-                status: self.status,
-                wanted,
-            });
+            return Err(self.refused(wanted));
         }
         Ok(self)
+    }
+
+    fn refused(&self, wanted: &'static str) -> TransitionError {
+        TransitionError {
+            id: self.id,
+            status: self.status,
+            wanted,
+        }
     }
 
     fn end(
@@ -309,6 +354,8 @@ mod tests {
         for status in JobStatus::ALL.into_iter().filter(|s| s.is_final()) {
             assert!(job(status).start().is_err());
             assert!(job(status).requeue().is_err());
+            assert!(job(status).pause().is_err());
+            assert!(job(status).resume().is_err());
             assert_eq!(
                 job(status).cancel(now).is_ok(),
                 status == JobStatus::Cancelled
@@ -335,6 +382,44 @@ mod tests {
             job(JobStatus::ValidatingFiles).requeue().unwrap().status,
             JobStatus::ValidatingFiles
         );
+    }
+
+    #[test]
+    fn every_open_job_can_be_paused_and_waits_again_when_it_is_resumed() {
+        for status in JobStatus::ALL.into_iter().filter(|s| !s.is_final()) {
+            let paused = job(status).pause().unwrap();
+            assert_eq!(paused.status, JobStatus::Paused);
+            assert_eq!(paused.clone().pause().unwrap(), paused);
+            assert_eq!(paused.resume().unwrap().status, JobStatus::Queued);
+        }
+    }
+
+    #[test]
+    fn resuming_a_job_that_is_not_paused_changes_nothing() {
+        for status in [
+            JobStatus::ValidatingFiles,
+            JobStatus::Queued,
+            JobStatus::Running,
+        ] {
+            assert_eq!(job(status).resume().unwrap().status, status);
+        }
+    }
+
+    #[test]
+    fn a_paused_job_is_not_started_stays_paused_when_handed_back_and_can_be_cancelled() {
+        let paused = job(JobStatus::Paused);
+        assert!(paused.clone().start().is_err());
+        assert_eq!(paused.clone().requeue().unwrap().status, JobStatus::Paused);
+        let cancelled = paused.cancel(OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(cancelled.status, JobStatus::Cancelled);
+    }
+
+    #[test]
+    fn only_paused_is_not_a_word_of_openais() {
+        for status in JobStatus::ALL {
+            let word = status.in_openais_words();
+            assert_eq!(word == status, status != JobStatus::Paused);
+        }
     }
 
     #[test]

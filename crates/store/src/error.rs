@@ -2,6 +2,7 @@
 
 use domain::job::TransitionError;
 
+use crate::quotas::QuotaExceeded;
 use crate::sealed::{Place, SealedError};
 
 /// Why the store could not do what it was asked.
@@ -31,6 +32,9 @@ pub enum StoreError {
         /// The constraint that says so.
         constraint: String,
     },
+    /// The project would use more than it may.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The job's status does not allow the move.
     #[error(transparent)]
     Transition(#[from] TransitionError),

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use domain::limits::MAX_ATTEMPTS;
-use domain::{Job, JobId};
+use domain::{DeviceKind, Job, JobId, Needs};
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use crate::number::to_optional_bigint;
+use crate::number::{to_bigint, to_optional_bigint};
 use crate::page::one_more;
 use crate::tx::Connection;
 use crate::{Page, StoreError, TenantTx, nul};
@@ -61,18 +61,31 @@ pub struct JobListing {
     pub metadata: MetadataFilter,
 }
 
-/// Stores a new job and, with the same row, puts it into the queue.
+/// Stores a new job that any worker may take and, with the same row, puts it into the queue.
+///
+/// # Errors
+/// As [`create_needing`].
+pub async fn create(tx: &mut TenantTx, job: &Job, request: &JobRequest) -> Result<(), StoreError> {
+    create_needing(tx, job, request, Needs::default()).await
+}
+
+/// Stores a new job and, with the same row, puts it into the queue for the workers that have what it needs.
 ///
 /// # Errors
 /// [`StoreError::NulCharacter`] names the field that cannot be stored; [`StoreError::MissingReference`] if the base
 /// model is gone.
-pub async fn create(tx: &mut TenantTx, job: &Job, request: &JobRequest) -> Result<(), StoreError> {
+pub async fn create_needing(
+    tx: &mut TenantTx,
+    job: &Job,
+    request: &JobRequest,
+    needs: Needs,
+) -> Result<(), StoreError> {
     refuse_nul(job, request)?;
     sqlx::query!(
         "INSERT INTO jobs (id, project_id, org_id, status, model, base_model, training_file,
              validation_file, suffix, config, hyperparameters, method, integrations, metadata, model_name,
-             max_attempts, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             max_attempts, created_at, needs_device, needs_memory_bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         job.id.0,
         job.project_id.0,
         job.org_id.0,
@@ -90,6 +103,8 @@ pub async fn create(tx: &mut TenantTx, job: &Job, request: &JobRequest) -> Resul
         job.model_name,
         MAX_ATTEMPTS,
         job.created_at,
+        needs.device.map_or("any", DeviceKind::as_str),
+        to_bigint("needs_memory_bytes", needs.memory_bytes)?,
     )
     .execute(tx.connection())
     .await?;

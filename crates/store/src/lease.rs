@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use domain::{Job, JobId, LeaseToken, ProjectId};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use crate::tx::Connection;
 use crate::{StoreError, TenantTx, jobs};
@@ -51,13 +52,52 @@ pub async fn save(tx: &mut TenantTx, lease: &Lease, job: &Job) -> Result<(), Sto
     jobs::save(tx, job).await
 }
 
-/// Hands the job back for a reason that is not its own: the worker is being stopped, or storage is away. To be claimed
-/// after `delay` at the earliest. The attempt does not count.
+/// The job as it stands now, for this attempt until the transaction ends.
+///
+/// # Errors
+/// [`StoreError::LeaseLost`], as [`hold`].
+pub async fn job(tx: &mut TenantTx, lease: &Lease) -> Result<Job, StoreError> {
+    hold(tx, lease).await?;
+    let stored = jobs::find(tx, lease.job_id).await?;
+    Ok(stored.ok_or(StoreError::LeaseLost)?.job)
+}
+
+/// Stores that training goes on, and until when. A job that was paused meanwhile stays so.
+///
+/// # Errors
+/// [`StoreError::LeaseLost`], as [`hold`].
+pub async fn progress(
+    tx: &mut TenantTx,
+    lease: &Lease,
+    estimated_finish: Option<OffsetDateTime>,
+) -> Result<(), StoreError> {
+    // Queued: paused and resumed before its worker looked.
+    let done = sqlx::query!(
+        "UPDATE jobs
+         SET status = CASE status WHEN 'queued' THEN 'running' ELSE status END,
+             estimated_finish = CASE status WHEN 'paused' THEN NULL ELSE $4::timestamptz END
+         WHERE project_id = $1 AND id = $2 AND lease_token = $3",
+        lease.project_id.0,
+        lease.job_id.0,
+        lease.lease_token.0,
+        estimated_finish,
+    )
+    .execute(tx.connection())
+    .await?;
+    if done.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::LeaseLost)
+    }
+}
+
+/// Hands the job back for a reason that is not its own: the worker is being stopped, the tenant paused it, or storage is
+/// away. To be claimed after `delay` at the earliest. The attempt does not count.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`], as [`hold`].
 pub async fn release(tx: &mut TenantTx, lease: &Lease, delay: Duration) -> Result<Job, StoreError> {
-    let job = held_job(tx, lease).await?.requeue()?;
+    let job = job(tx, lease).await?.requeue()?;
     requeue(tx.connection(), &job, delay, Uncounted(1)).await?;
     Ok(job)
 }
@@ -72,7 +112,7 @@ pub async fn retry_later(
     lease: &Lease,
     delay: Duration,
 ) -> Result<Job, StoreError> {
-    let job = held_job(tx, lease).await?.requeue()?;
+    let job = job(tx, lease).await?.requeue()?;
     requeue(tx.connection(), &job, delay, Uncounted(0)).await?;
     Ok(job)
 }
@@ -153,10 +193,4 @@ pub(crate) async fn requeue(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-async fn held_job(tx: &mut TenantTx, lease: &Lease) -> Result<Job, StoreError> {
-    hold(tx, lease).await?;
-    let stored = jobs::find(tx, lease.job_id).await?;
-    Ok(stored.ok_or(StoreError::LeaseLost)?.job)
 }

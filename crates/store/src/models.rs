@@ -117,7 +117,8 @@ pub(crate) async fn insert(
     Ok(name)
 }
 
-/// The model with this name, unless it was deleted.
+/// The model with this name, unless it was deleted: the project's own or one that it was permitted to use. Which those
+/// are is decided by row security alone.
 pub async fn find(tx: &mut TenantTx, name: &str) -> Result<Option<FineTunedModel>, StoreError> {
     nul::refuse("model", name)?;
     let row = sqlx::query_as!(
@@ -125,8 +126,7 @@ pub async fn find(tx: &mut TenantTx, name: &str) -> Result<Option<FineTunedModel
         "SELECT m.id, m.project_id, m.name, m.job_id, m.base_model_id, b.name AS base_model,
                 m.adapter_prefix, m.checkpoint_step, m.created_at
          FROM fine_tuned_models m JOIN base_models b ON b.id = m.base_model_id
-         WHERE m.project_id = $1 AND m.name = $2 AND m.deleted_at IS NULL",
-        tx.project_id().0,
+         WHERE m.name = $1 AND m.deleted_at IS NULL",
         name
     )
     .fetch_optional(tx.connection())
@@ -134,14 +134,16 @@ pub async fn find(tx: &mut TenantTx, name: &str) -> Result<Option<FineTunedModel
     row.map(ModelRow::read).transpose()
 }
 
-/// Every model of the project, checkpoints included, newest first. The list is not paged on the wire either.
+/// Every model that the project may use, checkpoints included, newest first: its own, and those that it was permitted.
+/// The list is not paged on the wire either.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<FineTunedModel>, StoreError> {
     let rows = sqlx::query_as!(
         ModelRow,
         "SELECT m.id, m.project_id, m.name, m.job_id, m.base_model_id, b.name AS base_model,
                 m.adapter_prefix, m.checkpoint_step, m.created_at
          FROM fine_tuned_models m JOIN base_models b ON b.id = m.base_model_id
-         WHERE m.project_id = $1 AND m.deleted_at IS NULL
+         WHERE m.deleted_at IS NULL AND (m.project_id = $1 OR m.id = ANY(ARRAY(
+             SELECT model_id FROM checkpoint_permissions WHERE project_id = $1)))
          ORDER BY m.created_at DESC, m.id DESC",
         tx.project_id().0
     )
@@ -150,7 +152,8 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<FineTunedModel>, StoreError> 
     rows.into_iter().map(ModelRow::read).collect()
 }
 
-/// What `name` means to this tenant: a base model, one of its own models, or nothing.
+/// What `name` means to this tenant: a base model, one of its own models, one it was permitted, or
+/// nothing.
 pub async fn resolve(tx: &mut TenantTx, name: &str) -> Result<Option<ResolvedModel>, StoreError> {
     if !name.starts_with(FINE_TUNED_PREFIX) {
         let base = base_models::find_by_name(tx, name).await?;

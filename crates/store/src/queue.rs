@@ -5,15 +5,16 @@
 use std::time::Duration;
 
 use domain::job::JobError;
-use domain::{Job, JobId, LeaseToken, ProjectId};
+use domain::{Job, JobId, JobStatus, LeaseToken, ProjectId, WorkerKind};
+use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use crate::events::{self, EventLevel, NewEvent};
 use crate::jobs::{self, JobRequest, JobRow, StoredJob, query_jobs};
 use crate::lease::{self, Lease, Uncounted};
-use crate::number::from_bigint;
+use crate::number::{from_bigint, to_bigint};
 use crate::tx::Connection;
-use crate::{StoreError, WorkerTx};
+use crate::{StoreError, TenantTx, WorkerTx};
 
 /// A job that is now this worker's.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,43 +36,124 @@ impl Claimed {
     }
 }
 
-/// Takes the next job, if one waits, for `lease_for`.
+/// Takes the next job that a worker of this kind can do, if one waits, for `lease_for`.
 ///
-/// Fair between tenants in a simple way: those with the fewest jobs at workers come first, among them the oldest job.
-/// Two claims at the same instant may count the same jobs at work; the next claim evens that out.
+/// Fair between tenants: the turn is that of the project whose clock (`project_queues.virtual_time`) is behind all others',
+/// among those of the highest priority. Taking a job moves its clock on by one over its weight, so what a project
+/// waits for is the others' turns, never the length of their queues. Within a project the oldest job comes first.
+///
+/// In a transaction of its own: it holds the project's row until the commit.
 pub async fn claim(
     tx: &mut WorkerTx,
     worker: &str,
+    kind: WorkerKind,
     lease_for: Duration,
 ) -> Result<Option<Claimed>, StoreError> {
-    // SKIP LOCKED: a row that another claim has locked is on its way to that worker. Waiting for it would end in
-    // nothing; the next row in order is free.
+    let mut passed_over = Vec::new();
+    while let Some(project_id) = turn(tx, kind, &passed_over).await? {
+        if let Some(row) = take(tx, project_id, worker, kind, lease_for).await? {
+            return claimed(row).map(Some);
+        }
+        // Its jobs are being cancelled or paused at this moment.
+        passed_over.push(project_id);
+    }
+    Ok(None)
+}
+
+/// The first project that may be served and has a job for the device `$1` with the memory `$2`, but none of `$3`.
+macro_rules! query_turn {
+    ($lock:tt $(, $argument:expr)* $(,)?) => {
+        // OFFSET 0 keeps Postgres from making a join of it, which would read every job: the first project that has
+        // something is enough, and almost always that is the first one.
+        sqlx::query_scalar!(
+            "SELECT q.project_id FROM project_queues q
+             WHERE q.n_waiting > 0 AND (q.max_running_jobs IS NULL OR q.n_running < q.max_running_jobs)
+               AND q.project_id <> ALL ($3)
+               AND EXISTS (
+                   SELECT FROM unnest(ARRAY['any', $1]) AS device (kind) CROSS JOIN LATERAL (
+                       SELECT FROM jobs w
+                       WHERE w.project_id = q.project_id AND w.needs_device = device.kind
+                         AND w.lease_token IS NULL AND w.status IN ('validating_files', 'queued')
+                         AND w.needs_memory_bytes <= $2 AND w.next_attempt_at <= now()
+                       ORDER BY w.created_at, w.id LIMIT 1
+                   ) first OFFSET 0
+               )
+             ORDER BY q.priority DESC, q.virtual_time, q.project_id LIMIT 1
+             FOR NO KEY UPDATE OF q"
+                + $lock
+            $(, $argument)*
+        )
+    };
+}
+
+/// The project whose turn it is, locked. Claims at the same instant are given different projects as long as there are
+/// some; then they wait for each other, for SKIP LOCKED alone would call a queue empty that is merely busy.
+async fn turn(
+    tx: &mut WorkerTx,
+    kind: WorkerKind,
+    passed_over: &[Uuid],
+) -> Result<Option<Uuid>, StoreError> {
+    let device = kind.device.as_str();
+    let memory_bytes = to_bigint("memory_bytes", kind.memory_bytes)?;
+    let free = query_turn!(" SKIP LOCKED", device, memory_bytes, passed_over)
+        .fetch_optional(tx.connection())
+        .await?;
+    if free.is_some() {
+        return Ok(free);
+    }
+    let busy = query_turn!("", device, memory_bytes, passed_over)
+        .fetch_optional(tx.connection())
+        .await?;
+    if busy.is_none() {
+        return Ok(None);
+    }
+    // Whoever else waited for this project had the same thought, and its clock has gone on since. Look again, with the
+    // project in hand.
+    let free = query_turn!(" SKIP LOCKED", device, memory_bytes, passed_over)
+        .fetch_optional(tx.connection())
+        .await?;
+    Ok(free.or(busy))
+}
+
+/// The oldest job of the project, taken. A trigger moves the project's counts and clock.
+async fn take(
+    tx: &mut WorkerTx,
+    project_id: Uuid,
+    worker: &str,
+    kind: WorkerKind,
+    lease_for: Duration,
+) -> Result<Option<JobRow>, StoreError> {
+    // SKIP LOCKED: who holds a waiting job's row is about to cancel or pause it.
     let row = query_jobs!(
-        "WITH at_work AS (
-             SELECT project_id, count(*) AS n FROM jobs WHERE lease_token IS NOT NULL GROUP BY project_id
-         ), next AS (
-             SELECT w.project_id, w.id
-             FROM jobs w LEFT JOIN at_work USING (project_id)
-             WHERE w.lease_token IS NULL AND w.status IN ('validating_files', 'queued')
-               AND w.next_attempt_at <= now()
-             ORDER BY COALESCE(at_work.n, 0), w.created_at, w.id
-             LIMIT 1
-             FOR NO KEY UPDATE OF w SKIP LOCKED
+        "WITH next AS (
+             SELECT w.id
+             FROM unnest(ARRAY['any', $5]) AS device (kind) CROSS JOIN LATERAL (
+                 SELECT j.id, j.created_at FROM jobs j
+                 WHERE j.project_id = $1 AND j.needs_device = device.kind
+                   AND j.lease_token IS NULL AND j.status IN ('validating_files', 'queued')
+                   AND j.needs_memory_bytes <= $6 AND j.next_attempt_at <= now()
+                 ORDER BY j.created_at, j.id LIMIT 1
+                 FOR NO KEY UPDATE SKIP LOCKED
+             ) w
+             ORDER BY w.created_at, w.id LIMIT 1
          )
          UPDATE jobs j
-         SET attempt = j.attempt + 1, worker = $1, lease_token = $2,
-             lease_expires_at = now() + make_interval(secs => $3)
+         SET attempt = j.attempt + 1, worker = $2, lease_token = $3,
+             lease_expires_at = now() + make_interval(secs => $4)
          FROM next
-         WHERE j.project_id = next.project_id AND j.id = next.id
+         WHERE j.project_id = $1 AND j.id = next.id
          RETURNING",
         "",
+        project_id,
         worker,
         LeaseToken::new().0,
         lease_for.as_secs_f64(),
+        kind.device.as_str(),
+        to_bigint("memory_bytes", kind.memory_bytes)?,
     )
     .fetch_optional(tx.connection())
     .await?;
-    row.map(claimed).transpose()
+    Ok(row)
 }
 
 fn claimed(row: JobRow) -> Result<Claimed, StoreError> {
@@ -95,7 +177,26 @@ fn claimed(row: JobRow) -> Result<Claimed, StoreError> {
     })
 }
 
-/// Extends the lease to `lease_for` from now.
+/// What the tenant wants of a job that a worker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// To go on.
+    GoOn,
+    /// To be set aside: the worker writes a checkpoint and hands the job back.
+    Pause,
+}
+
+impl Wish {
+    fn read(status: &str) -> Self {
+        if status == JobStatus::Paused.as_str() {
+            Self::Pause
+        } else {
+            Self::GoOn
+        }
+    }
+}
+
+/// Extends the lease to `lease_for` from now, and says what the tenant wants.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`] if the job was cancelled, has ended, or went to another attempt.
@@ -103,22 +204,35 @@ pub async fn heartbeat(
     tx: &mut WorkerTx,
     lease: &Lease,
     lease_for: Duration,
-) -> Result<(), StoreError> {
-    let done = sqlx::query!(
+) -> Result<Wish, StoreError> {
+    let status = sqlx::query_scalar!(
         "UPDATE jobs SET lease_expires_at = now() + make_interval(secs => $4)
-         WHERE project_id = $1 AND id = $2 AND lease_token = $3",
+         WHERE project_id = $1 AND id = $2 AND lease_token = $3
+         RETURNING status",
         lease.project_id.0,
         lease.job_id.0,
         lease.lease_token.0,
         lease_for.as_secs_f64(),
     )
-    .execute(tx.connection())
+    .fetch_optional(tx.connection())
     .await?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::LeaseLost)
-    }
+    Ok(Wish::read(&status.ok_or(StoreError::LeaseLost)?))
+}
+
+/// What the tenant wants, without extending the lease: cheap enough to be asked every second.
+///
+/// # Errors
+/// [`StoreError::LeaseLost`], as [`heartbeat`].
+pub async fn wish(tx: &mut WorkerTx, lease: &Lease) -> Result<Wish, StoreError> {
+    let status = sqlx::query_scalar!(
+        "SELECT status FROM jobs WHERE project_id = $1 AND id = $2 AND lease_token = $3",
+        lease.project_id.0,
+        lease.job_id.0,
+        lease.lease_token.0,
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(Wish::read(&status.ok_or(StoreError::LeaseLost)?))
 }
 
 /// A job whose worker was lost.
@@ -135,8 +249,10 @@ pub struct Reaped {
 }
 
 /// Takes back jobs whose lease ran out: to the queue, or to `failed` if that was the last attempt. At most `limit`.
+///
+/// In a transaction of its own, as [`claim`].
 pub async fn reap(tx: &mut WorkerTx, limit: u32) -> Result<Vec<Reaped>, StoreError> {
-    let rows = query_jobs!(
+    let mut rows = query_jobs!(
         "SELECT",
         "FROM jobs j WHERE j.lease_token IS NOT NULL AND j.lease_expires_at < now()
          ORDER BY j.lease_expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
@@ -147,6 +263,8 @@ pub async fn reap(tx: &mut WorkerTx, limit: u32) -> Result<Vec<Reaped>, StoreErr
     let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#)
         .fetch_one(tx.connection())
         .await?;
+    // Each takes its project's row. Two reapers that took them in different orders would wait for each other.
+    rows.sort_by_key(|row| row.project_id);
     let mut reaped = Vec::with_capacity(rows.len());
     for row in rows {
         let max_attempts = row.max_attempts;
@@ -170,16 +288,16 @@ async fn take_back(
         jobs::write(tx.connection(), &job.fail(error, now)?).await?;
         NewEvent::message(EventLevel::Error, message, now)
     } else {
-        // No pause: the lease that ran out was one.
-        lease::requeue(
-            tx.connection(),
-            &job.requeue()?,
-            Duration::ZERO,
-            Uncounted(0),
-        )
-        .await?;
+        // No delay: the lease that ran out was one.
+        let job = job.requeue()?;
+        lease::requeue(tx.connection(), &job, Duration::ZERO, Uncounted(0)).await?;
+        let goes_on = if job.status == JobStatus::Paused {
+            "the job stays paused, and will go on"
+        } else {
+            "the job goes on"
+        };
         let message = format!(
-            "The worker was lost in attempt {attempt} of {max_attempts}; the job goes on from its last checkpoint"
+            "The worker was lost in attempt {attempt} of {max_attempts}; {goes_on} from its last checkpoint"
         );
         NewEvent::message(EventLevel::Warn, message, now)
     };
@@ -219,12 +337,9 @@ pub struct Depth {
 
 /// How much there is to do, over all tenants.
 pub async fn depth(tx: &mut WorkerTx) -> Result<Depth, StoreError> {
-    // Two counts, each over its own partial index; one pass over the table would read every finished job.
     let row = sqlx::query!(
-        r#"SELECT
-               (SELECT count(*) FROM jobs
-                WHERE lease_token IS NULL AND status IN ('validating_files', 'queued')) AS "waiting!",
-               (SELECT count(*) FROM jobs WHERE lease_token IS NOT NULL) AS "leased!""#
+        r#"SELECT COALESCE(sum(n_waiting), 0)::bigint AS "waiting!", COALESCE(sum(n_running), 0)::bigint AS "leased!"
+           FROM project_queues"#
     )
     .fetch_one(tx.connection())
     .await?;
@@ -232,6 +347,46 @@ pub async fn depth(tx: &mut WorkerTx) -> Result<Depth, StoreError> {
         waiting: from_bigint("count", row.waiting)?,
         leased: from_bigint("count", row.leased)?,
     })
+}
+
+/// How many jobs come before this one, if nothing is added and every worker can take every job; `None` if it does not
+/// wait. A number is all that a tenant learns of the others' queues.
+pub async fn position(tx: &mut TenantTx, id: JobId) -> Result<Option<u64>, StoreError> {
+    let n_own = sqlx::query_scalar!(
+        r#"SELECT (SELECT count(*) FROM jobs before
+                   WHERE before.project_id = $1 AND before.lease_token IS NULL
+                     AND before.status IN ('validating_files', 'queued')
+                     AND (before.created_at, before.id) < (j.created_at, j.id)) AS "n!"
+           FROM jobs j
+           WHERE j.project_id = $1 AND j.id = $2
+             AND j.lease_token IS NULL AND j.status IN ('validating_files', 'queued')"#,
+        tx.project_id().0,
+        id.0,
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    match n_own {
+        Some(n_own) => ahead(tx, n_own).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// How many jobs would come before one that the project made now.
+pub async fn next_position(tx: &mut TenantTx) -> Result<u64, StoreError> {
+    let n_own = sqlx::query_scalar!(
+        "SELECT n_waiting FROM project_queues WHERE project_id = $1",
+        tx.project_id().0,
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    ahead(tx, n_own.unwrap_or(0)).await
+}
+
+async fn ahead(tx: &mut TenantTx, n_own: i64) -> Result<u64, StoreError> {
+    let n = sqlx::query_scalar!(r#"SELECT jobs_ahead($1) AS "n!""#, n_own)
+        .fetch_one(tx.connection())
+        .await?;
+    from_bigint("position", n)
 }
 
 /// The pause after a temporary failure of this attempt: 5 s, 20 s, 80 s, …, at most 15 minutes.

@@ -6,11 +6,12 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use domain::ProjectId;
+use domain::{OrgId, ProjectId};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::StoreError;
+use crate::wake::Pending;
 
 /// Connections a service holds open at most.
 const MAX_CONNECTIONS: u32 = 16;
@@ -22,6 +23,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    pub(crate) pending: Pending,
 }
 
 impl Store {
@@ -38,12 +40,20 @@ impl Store {
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options(url)?);
-        Ok(Self { pool })
+        Ok(Self::from_pool(pool))
     }
 
     /// A store over connections that were made elsewhere: a test's.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            pending: Pending::default(),
+        }
+    }
+
+    /// For what is no transaction at all.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// Whether the database answers.
@@ -82,6 +92,26 @@ impl Store {
         Ok(AuthTx {
             tx: self.begin_as("app_auth").await?,
         })
+    }
+
+    /// A transaction that may see which jobs have news, and nothing of what the news is.
+    pub async fn feed_tx(&self) -> Result<FeedTx, StoreError> {
+        Ok(FeedTx {
+            tx: self.begin_as("app_feed").await?,
+        })
+    }
+
+    /// A transaction in which Postgres itself shows only what belongs to the organization `org_id`: its projects, users
+    /// and keys, and nothing of what its projects hold but the names of their models.
+    pub async fn org_tx(&self, org_id: OrgId) -> Result<OrgTx, StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "SELECT set_config('role', 'app_org', true), set_config('app.org_id', $1, true)",
+        )
+        .bind(org_id.0.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(OrgTx { tx, org_id })
     }
 
     /// A transaction that makes organizations, projects, keys and base models. Only an administrator's login has it.
@@ -146,14 +176,40 @@ pub struct AuthTx {
     tx: Transaction<'static, Postgres>,
 }
 
+/// A transaction that learns which jobs of all tenants have news.
+#[derive(Debug)]
+pub struct FeedTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+/// A transaction in which Postgres itself shows only one organization.
+#[derive(Debug)]
+pub struct OrgTx {
+    tx: Transaction<'static, Postgres>,
+    org_id: OrgId,
+}
+
+impl OrgTx {
+    /// The organization.
+    pub fn org_id(&self) -> OrgId {
+        self.org_id
+    }
+}
+
 /// A transaction of whoever runs the installation.
 #[derive(Debug)]
 pub struct OperatorTx {
     tx: Transaction<'static, Postgres>,
 }
 
-/// Any of the four: for what everyone may read.
+/// Any of them: for what everyone may read.
 pub trait AnyTx: connection::Connection {}
+
+/// An administrator's transaction: of one organization, or of the whole installation.
+pub trait AdminTx: connection::Connection {}
+
+impl AdminTx for OrgTx {}
+impl AdminTx for OperatorTx {}
 
 pub(crate) mod connection {
     //! Keeps the connection itself inside this crate.
@@ -189,4 +245,6 @@ macro_rules! transaction {
 transaction!(TenantTx);
 transaction!(WorkerTx);
 transaction!(AuthTx);
+transaction!(FeedTx);
+transaction!(OrgTx);
 transaction!(OperatorTx);

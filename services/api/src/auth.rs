@@ -1,16 +1,34 @@
-//! Who is asking. A handler without a [`Tenant`] cannot open a transaction on tenant data.
+//! Who is asking, and whether they may. A handler without a [`Tenant`] cannot open a transaction on tenant data, and one
+//! without an [`Administrator`] none on an organization's.
+//!
+//! Both ask Postgres on every request, so that what is revoked now is refused with the next one. What a route needs
+//! stands in [`access`].
+
+pub mod access;
+mod caller;
+pub mod oidc;
+mod sign_in;
+
+pub use caller::Caller;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use domain::{OrgId, ProjectId};
-use store::api_keys;
+use domain::{OrgId, OrgRole, ProjectId, Role, Scopes};
+use store::api_keys::{self, Principal};
 
+use self::access::Access;
+use self::sign_in::SignedIn;
 use crate::AppState;
-use crate::error::ApiError;
+use crate::error::{ApiError, Thing};
 
-/// The project whose API key came with the request.
+/// Chooses one of several projects of a user.
+const PROJECT_HEADER: &str = "openai-project";
+/// Chooses one of several organizations of a user.
+const ORGANIZATION_HEADER: &str = "openai-organization";
+
+/// The project in whose name the request is made, by somebody who may make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     /// The project: whose rows are seen.
@@ -19,25 +37,143 @@ pub struct Tenant {
     pub org_id: OrgId,
     /// The organization's part of model names.
     pub org_slug: String,
+    /// Who calls.
+    pub caller: Caller,
+    /// What they are in the project.
+    pub role: Role,
+    /// What their key is limited to.
+    pub scopes: Scopes,
+}
+
+/// Somebody who administers an organization: an admin key, or a user who is an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Administrator {
+    /// The organization.
+    pub org_id: OrgId,
+    /// Who calls.
+    pub caller: Caller,
 }
 
 impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let secret = bearer(&parts.headers).ok_or_else(ApiError::missing_key)?;
+        let access = Access::of_request(parts)?;
+        let tenant = match Identity::of(&parts.headers, state).await? {
+            Identity::Key(key) => of_key(key)?,
+            Identity::User(user) => of_user(user, &parts.headers)?,
+        };
+        access.admit(tenant.role, &tenant.scopes)?;
+        Ok(tenant)
+    }
+}
+
+impl FromRequestParts<AppState> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        match Identity::of(&parts.headers, state).await? {
+            Identity::Key(key) if key.project_id.is_none() => Ok(Self {
+                org_id: key.org_id,
+                caller: caller(&key),
+            }),
+            Identity::Key(_) => Err(ApiError::admin_key_needed()),
+            Identity::User(user) => administrator(user, &parts.headers),
+        }
+    }
+}
+
+/// What a request's credentials prove.
+enum Identity {
+    Key(Principal),
+    User(SignedIn),
+}
+
+impl Identity {
+    async fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, ApiError> {
+        let token = bearer(headers).ok_or_else(ApiError::missing_key)?;
+        if let Some(oidc) = &state.oidc
+            && oidc::looks_like_token(token)
+        {
+            let claims = oidc.verify(token, state.clock.now()).await?;
+            return sign_in::sign_in(state, oidc.settings(), &claims)
+                .await
+                .map(Self::User);
+        }
         let mut tx = state.store.auth_tx().await?;
         let principal =
-            api_keys::authenticate(&mut tx, &state.pepper, secret, state.clock.now()).await?;
+            api_keys::authenticate(&mut tx, &state.pepper, token, state.clock.now()).await?;
         tx.commit().await?;
-        let principal = principal.ok_or_else(ApiError::wrong_key)?;
-        let project_id = principal.project_id.ok_or_else(ApiError::admin_key)?;
-        Ok(Self {
-            project_id,
-            org_id: principal.org_id,
-            org_slug: principal.org_slug,
-        })
+        principal.map(Self::Key).ok_or_else(ApiError::wrong_key)
     }
+}
+
+fn caller(key: &Principal) -> Caller {
+    Caller::Key {
+        id: key.key_id,
+        name: key.key_name.clone(),
+        service_account: key.service_account,
+    }
+}
+
+fn of_key(key: Principal) -> Result<Tenant, ApiError> {
+    Ok(Tenant {
+        project_id: key.project_id.ok_or_else(ApiError::admin_key)?,
+        org_id: key.org_id,
+        caller: caller(&key),
+        org_slug: key.org_slug,
+        role: key.role,
+        scopes: key.scopes,
+    })
+}
+
+/// The project that the header names, or the only one there is.
+fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+    let mut projects = user.projects;
+    let chosen = match named(headers, PROJECT_HEADER) {
+        Some(name) => projects
+            .into_iter()
+            .find(|each| each.project.project_id.to_string() == name)
+            .ok_or_else(|| ApiError::not_found(Thing::Project, name).param("OpenAI-Project"))?,
+        None if projects.len() > 1 => return Err(ApiError::several_projects()),
+        None => projects.pop().ok_or_else(ApiError::no_project)?,
+    };
+    Ok(Tenant {
+        project_id: chosen.project.project_id,
+        org_id: chosen.project.org_id,
+        org_slug: chosen.project.org_slug,
+        caller: chosen.caller,
+        role: chosen.role,
+        scopes: Scopes::default(),
+    })
+}
+
+/// The organization that the header names, or the only one that the user owns.
+fn administrator(user: SignedIn, headers: &HeaderMap) -> Result<Administrator, ApiError> {
+    let mut owned: Vec<_> = user
+        .users
+        .into_iter()
+        .filter(|user| user.role == OrgRole::Owner)
+        .collect();
+    if let Some(name) = named(headers, ORGANIZATION_HEADER) {
+        owned.retain(|user| user.org_id.to_string() == name);
+    }
+    if owned.len() > 1 {
+        return Err(ApiError::several_organizations());
+    }
+    let user = owned.pop().ok_or_else(ApiError::admin_key_needed)?;
+    Ok(Administrator {
+        org_id: user.org_id,
+        caller: Caller::User {
+            id: user.id,
+            email: user.email,
+        },
+    })
+}
+
+fn named<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty()).then_some(value)
 }
 
 /// The token of `Authorization: Bearer TOKEN`. The scheme's case does not matter (RFC 9110).

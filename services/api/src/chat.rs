@@ -11,6 +11,8 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use domain::ProjectId;
 use serde_json::Value;
 
 use body::{ChatCompletion, ChatRequest};
@@ -30,6 +32,7 @@ const READ_TIMEOUT: Duration = Duration::from_mins(15);
 pub struct InferenceClient {
     http: reqwest::Client,
     url: String,
+    export_url: String,
     token: String,
 }
 
@@ -48,18 +51,47 @@ impl InferenceClient {
         Ok(Self {
             http,
             url: format!("{}/v1/chat/completions", base_url.trim_end_matches('/')),
+            export_url: format!("{}/internal/export", base_url.trim_end_matches('/')),
             token,
         })
     }
 
-    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
+    /// Sends a chat in the name of a project.
+    pub(crate) async fn send(
+        &self,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
+        self.post(&self.url, project_id, request_id, body).await
+    }
+
+    /// A fine-tuned model as files that other programs load. Building it takes a while.
+    pub(crate) async fn export(
+        &self,
+        tenant: &Tenant,
+        asked: &Value,
+    ) -> Result<reqwest::Response, ApiError> {
+        let body = asked.to_string().into();
+        let request_id = answer::request_id();
+        let answer = self.post(&self.export_url, tenant.project_id, &request_id, body);
+        checked(answer.await.map_err(ApiError::unavailable)?)
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
         self.http
-            .post(&self.url)
+            .post(url)
             .bearer_auth(&self.token)
-            .header("x-attune-project", tenant.project_id.to_string())
-            .header("x-request-id", answer::request_id())
+            .header("x-attune-project", project_id.to_string())
+            .header("x-request-id", request_id)
             .header(CONTENT_TYPE, "application/json")
-            .body(body.bytes)
+            .body(body)
             .send()
             .await
     }
@@ -86,9 +118,14 @@ pub async fn create_chat_completion(
     check(&body.value)?;
     let answer = state
         .inference
-        .complete(&tenant, body)
+        .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
         .map_err(ApiError::unavailable)?;
+    checked(answer).map(passed_through)
+}
+
+/// The answer, unless it says that something is wrong on our side of the walls.
+fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
     match answer.status() {
         // The inference service did not believe us: our settings are wrong, not the client's key.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::internal(format!(
@@ -104,11 +141,12 @@ pub async fn create_chat_completion(
         status if status.is_server_error() => Err(ApiError::internal(format!(
             "the inference service answered {status}"
         ))),
-        _ => Ok(passed_through(answer)),
+        _ => Ok(answer),
     }
 }
 
-fn check(request: &Value) -> Result<(), ApiError> {
+/// What can be said of a request without a model.
+pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
     if request["model"].as_str().is_none_or(str::is_empty) {
         let message = "`model` is missing: name a model of `GET /v1/models`.";
         return Err(ApiError::invalid("model", message));
@@ -122,7 +160,7 @@ fn check(request: &Value) -> Result<(), ApiError> {
 
 /// Status, type and bytes as they arrive. A client that leaves drops the stream, and with it the upstream
 /// connection, which is how the inference service learns that nobody listens.
-fn passed_through(answer: reqwest::Response) -> Response {
+pub(crate) fn passed_through(answer: reqwest::Response) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     for name in [CONTENT_TYPE, RETRY_AFTER] {

@@ -9,6 +9,8 @@ use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
+use crate::auth::oidc::OidcConfig;
+
 /// Where the service listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
@@ -17,8 +19,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub struct Config {
     /// Postgres, with the login of this service (`DATABASE_URL`).
     pub database_url: String,
-    /// Postgres, with a login that may sweep every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own
-    /// login may not see more than one project at a time, so without this it leaves sweeping to others.
+    /// Postgres, with a login that may see every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own login
+    /// may not see more than one at a time, so without this it leaves sweeping and batches to other replicas.
     pub sweep_database_url: Option<String>,
     /// The bucket (`ATTUNE_S3_…`).
     pub s3: S3Config,
@@ -27,6 +29,8 @@ pub struct Config {
     /// What tenants' secrets are sealed with (`ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`). Without it the service
     /// runs, and refuses to take secrets.
     pub keyring: Option<Keyring>,
+    /// Whose tokens are believed, beside API keys (`ATTUNE_OIDC_…`).
+    pub oidc: Option<OidcConfig>,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
     pub inference_url: String,
     /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
@@ -49,7 +53,11 @@ impl Config {
         })
     }
 
-    fn from_variables(
+    /// Reads settings from wherever `variable` finds them.
+    ///
+    /// # Errors
+    /// As [`Self::from_env`].
+    pub fn from_variables(
         s3: S3Config,
         variable: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
@@ -75,6 +83,7 @@ impl Config {
                 variable("ATTUNE_SECRET_KEYS").as_deref(),
                 variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
             )?,
+            oidc: OidcConfig::from_variables(&variable)?,
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
             listen: listen

@@ -1,19 +1,23 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock. A 5xx shows a request
+//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use artifacts::ArtifactError;
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use domain::FieldError;
+use domain::batch::BatchError;
 use domain::job::TransitionError;
+use domain::upload::UploadError;
+use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
+use store::quotas::QuotaExceeded;
 
 use crate::{answer, extract};
 
@@ -21,6 +25,11 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// How long a client should wait before it tries again what was unavailable.
 const RETRY_AFTER_SECS: u64 = 5;
+
+/// More exact than the standard's header, whose unit is the second. Read by OpenAI's SDKs.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Overrides what OpenAI's SDKs would do by themselves.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error as a client sees it, and its cause as only the log does.
 #[derive(Debug)]
@@ -30,6 +39,16 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<&'static str>,
     cause: Option<Cause>,
+    retry: Option<Retry>,
+}
+
+/// Whether the same request should be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// Not by itself: it would be refused again. Clients' SDKs retry a 429 otherwise.
+    Never,
+    /// Not before this has passed.
+    After(Duration),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +58,16 @@ enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    InFlight,
+    KeyReused,
     TooLarge,
     UnsupportedMediaType,
     RangeNotSatisfiable,
     Internal,
     Unavailable,
     StorageFull,
+    RateLimited,
+    QuotaExceeded,
 }
 
 impl Kind {
@@ -55,12 +78,15 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InFlight => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -69,6 +95,8 @@ impl Kind {
         match self {
             Self::Internal | Self::StorageFull => "server_error",
             Self::Unavailable => "service_unavailable_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::QuotaExceeded => "insufficient_quota",
             _ => "invalid_request_error",
         }
     }
@@ -83,6 +111,20 @@ pub enum Thing {
     Job,
     /// A base or fine-tuned model.
     Model,
+    /// A file that comes in parts.
+    Upload,
+    /// A batch of requests.
+    Batch,
+    /// A project of the organization.
+    Project,
+    /// An API key, of a project or of the organization.
+    ApiKey,
+    /// A service account of a project.
+    ServiceAccount,
+    /// A user of the organization or of a project.
+    User,
+    /// A permission to use a model.
+    Permission,
 }
 
 impl Thing {
@@ -91,6 +133,13 @@ impl Thing {
             Self::File => "file",
             Self::Job => "fine-tuning job",
             Self::Model => "model",
+            Self::Upload => "upload",
+            Self::Batch => "batch",
+            Self::Project => "project",
+            Self::ApiKey => "API key",
+            Self::ServiceAccount => "service account",
+            Self::User => "user",
+            Self::Permission => "permission",
         }
     }
 
@@ -99,6 +148,21 @@ impl Thing {
             Self::File => "file_not_found",
             Self::Job => "job_not_found",
             Self::Model => "model_not_found",
+            Self::Upload => "upload_not_found",
+            Self::Batch => "batch_not_found",
+            Self::Project => "project_not_found",
+            Self::ApiKey => "api_key_not_found",
+            Self::ServiceAccount => "service_account_not_found",
+            Self::User => "user_not_found",
+            Self::Permission => "permission_not_found",
+        }
+    }
+
+    /// Where one would be.
+    fn place(self) -> &'static str {
+        match self {
+            Self::File | Self::Job | Self::Model | Self::Upload | Self::Batch => "in this project",
+            _ => "here",
         }
     }
 }
@@ -119,7 +183,7 @@ impl ApiError {
     /// A thing that does not exist or that belongs to somebody else: the answer is the same for both.
     pub fn not_found(thing: Thing, id: &str) -> Self {
         let id = shorten(id);
-        let message = format!("There is no {} `{id}` in this project.", thing.word());
+        let message = format!("There is no {} `{id}` {}.", thing.word(), thing.place());
         let param = if thing == Thing::Model { "model" } else { "id" };
         Self::new(Kind::NotFound, message)
             .param(param)
@@ -159,6 +223,77 @@ impl ApiError {
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
     }
 
+    /// The same request is being carried out by another connection. The one conflict that goes away by itself.
+    pub fn request_in_flight() -> Self {
+        let message =
+            "The same request is being carried out right now. Send it again to get its answer.";
+        Self::new(Kind::InFlight, message).code("request_in_flight")
+    }
+
+    /// The request's idempotency key belongs to another request.
+    pub fn idempotency_key_reused() -> Self {
+        let message = "This `Idempotency-Key` was used for a request with another body. Use a new key for a new request.";
+        Self::new(Kind::KeyReused, message)
+            .param("Idempotency-Key")
+            .code("idempotency_key_reused")
+    }
+
+    /// The key is good, but an organization is administered by others.
+    pub fn admin_key_needed() -> Self {
+        let message = "This needs an admin key of the organization, or a user who is its owner.";
+        Self::new(Kind::Forbidden, message).code("admin_key_required")
+    }
+
+    /// The key is limited to other areas.
+    pub fn missing_scope(scopes: &Scopes, areas: &[Scope]) -> Self {
+        let list = |words: Vec<String>| words.join("`, `");
+        let message = format!(
+            "This key is limited to the scopes `{}`. This request needs one of `{}`.",
+            list(scopes.words()),
+            list(areas.iter().map(ToString::to_string).collect())
+        );
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The key is limited to reading.
+    pub fn read_only_key() -> Self {
+        let message = "This key has the scope `read_only`, so it can change and compute nothing.";
+        Self::new(Kind::Forbidden, message).code("missing_scope")
+    }
+
+    /// The role does not allow it.
+    pub fn viewer() -> Self {
+        let message = "You are a viewer of this project, so you can change and compute nothing: \
+                       an administrator can make you a member.";
+        Self::new(Kind::Forbidden, message).code("insufficient_role")
+    }
+
+    /// The bearer token is not good; `why` continues "it is not valid:".
+    pub fn wrong_token(why: &str) -> Self {
+        let message = format!("The bearer token is not valid: {why}.");
+        Self::new(Kind::Unauthenticated, message).code("invalid_token")
+    }
+
+    /// The user may use no project at all.
+    pub fn no_project() -> Self {
+        let message = "You are signed in, but no project is open to you: an administrator can add \
+                       you to one.";
+        Self::new(Kind::Forbidden, message).code("no_project")
+    }
+
+    /// The user did not say which project is meant.
+    pub fn several_projects() -> Self {
+        let message = "Several projects are open to you: name one in the header `OpenAI-Project`.";
+        Self::invalid("OpenAI-Project", message)
+    }
+
+    /// The user did not say which organization is meant.
+    pub fn several_organizations() -> Self {
+        let message =
+            "You own several organizations: name one in the header `OpenAI-Organization`.";
+        Self::invalid("OpenAI-Organization", message)
+    }
+
     /// The body is longer than `max_bytes`.
     pub fn too_large(what: &str, max_bytes: u64) -> Self {
         let message = format!("The {what} is larger than the allowed {max_bytes} bytes.");
@@ -175,6 +310,38 @@ impl ApiError {
     pub fn range_not_satisfiable(size_bytes: u64) -> Self {
         let message = format!("The range lies outside the file, which has {size_bytes} bytes.");
         Self::new(Kind::RangeNotSatisfiable, message).code("range_not_satisfiable")
+    }
+
+    /// The project has had its `what` of this minute, `limit` of them.
+    pub fn rate_limited(what: &str, limit: u64, wait: Duration) -> Self {
+        let message = format!(
+            "Rate limit reached: this project may have {limit} {what} a minute. Try again in {:.3} s.",
+            wait.as_secs_f64()
+        );
+        Self {
+            retry: Some(Retry::After(wait)),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The request alone is expected to take more tokens than a minute has.
+    pub fn never_fits(expected: u64, limit: u64) -> Self {
+        let message = format!(
+            "This request is expected to take {expected} tokens, and this project may take {limit} a minute. Shorten the \
+             messages or lower `max_completion_tokens`."
+        );
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+        }
+    }
+
+    /// The project would use more than it may.
+    pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Self {
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::QuotaExceeded, exceeded.to_string()).code("insufficient_quota")
+        }
     }
 
     /// Our own fault.
@@ -219,7 +386,19 @@ impl ApiError {
             param: None,
             code: None,
             cause: None,
+            retry: None,
         }
+    }
+
+    /// The body alone, for a stream whose status was sent long ago.
+    pub(crate) fn into_body(self) -> serde_json::Value {
+        self.log();
+        serde_json::json!({"error": {
+            "message": self.shown_message(),
+            "type": self.kind.family(),
+            "param": self.param,
+            "code": self.code,
+        }})
     }
 
     /// What a client reads. A server's error has one fixed sentence per kind.
@@ -272,10 +451,23 @@ impl IntoResponse for ApiError {
             code: self.code,
         };
         let mut response = (self.kind.status(), Json(Body { error })).into_response();
+        let headers = response.headers_mut();
         if self.kind == Kind::Unavailable {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        match self.retry {
+            Some(Retry::Never) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Some(Retry::After(wait)) => {
+                let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+                headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+            }
+            None => {}
+        }
+        if self.kind == Kind::InFlight {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
         response
     }
@@ -291,6 +483,22 @@ impl From<FieldError> for ApiError {
 impl From<TransitionError> for ApiError {
     fn from(error: TransitionError) -> Self {
         Self::invalid_request(error.to_string()).code("job_is_final")
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::Expired => "upload_expired",
+            UploadError::Final(_) => "upload_is_final",
+        };
+        Self::invalid_request(sentence(&error)).code(code)
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
+        Self::invalid_request(sentence(&error)).code("batch_is_final")
     }
 }
 
@@ -316,10 +524,19 @@ impl From<StoreError> for ApiError {
             StoreError::NulCharacter { field } => Self::invalid(field, error.to_string()),
             StoreError::UnknownCursor => extract::unknown_cursor(),
             StoreError::Transition(error) => error.into(),
+            StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),
         }
     }
+}
+
+/// An error's text as a client reads it.
+fn sentence(error: &impl StdError) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
 }
 
 /// What a client sent, as an error repeats it: no longer than an id needs.

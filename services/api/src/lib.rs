@@ -5,26 +5,35 @@
 
 pub mod answer;
 pub mod auth;
+pub mod batches;
 pub mod chat;
 mod config;
 pub mod docs;
 pub mod error;
 pub mod extract;
+mod feed;
 pub mod files;
 pub mod health;
+pub mod idempotency;
 pub mod jobs;
 pub mod models;
 pub mod openapi;
+pub mod organization;
 pub mod page;
+pub mod permissions;
 mod random;
 pub mod router;
 mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
+mod text_models;
+pub mod uploads;
 
 pub use chat::InferenceClient;
 pub use config::Config;
+pub use feed::Feed;
 pub use router::router;
 pub use serve::serve;
 pub use state::{AppState, Limits};
+pub use text_models::TextModels;

@@ -49,10 +49,12 @@ pub(crate) struct ErrorFields {
     components(schemas(ErrorBody, ErrorFields)),
     tags(
         (name = "Files", description = "Datasets, and what jobs leave behind."),
+        (name = "Batches", description = "Many chat completions at once, answered within a day."),
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
         (name = "Documentation", description = "This document and a page that shows it. No key is needed."),
+        (name = "Organization", description = "Projects, keys, service accounts and users, for administrators."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")
     )
 )]

@@ -3,12 +3,15 @@
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Method;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, map_request};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
-use crate::{AppState, answer, chat, docs, files, health, jobs, models, telemetry};
+use crate::{
+    AppState, answer, batches, chat, docs, files, health, jobs, models, organization, permissions,
+    telemetry, uploads,
+};
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
 pub struct Route {
@@ -46,26 +49,80 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),
     route!(DELETE "/v1/files/{id}" => files::delete::delete_file),
     route!(GET "/v1/files/{id}/content" => files::content::retrieve_file_content),
+    route!(POST "/v1/uploads" => uploads::create::create_upload),
+    route!(POST "/v1/uploads/{id}/parts" => uploads::add_part::add_upload_part),
+    route!(POST "/v1/uploads/{id}/complete" => uploads::complete::complete_upload),
+    route!(POST "/v1/uploads/{id}/cancel" => uploads::cancel::cancel_upload),
+    route!(POST "/v1/batches" => batches::create::create_batch),
+    route!(GET "/v1/batches" => batches::list::list_batches),
+    route!(GET "/v1/batches/{id}" => batches::retrieve::retrieve_batch),
+    route!(POST "/v1/batches/{id}/cancel" => batches::cancel::cancel_batch),
     route!(POST "/v1/fine_tuning/jobs" => jobs::create::create_job),
+    route!(POST "/v1/fine_tuning/jobs/estimate" => jobs::estimate::estimate_job),
+    route!(POST "/v1/fine_tuning/jobs/preview" => jobs::preview::preview_dataset),
     route!(GET "/v1/fine_tuning/jobs" => jobs::list::list_jobs),
     route!(GET "/v1/fine_tuning/jobs/{id}" => jobs::retrieve::retrieve_job),
     route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => jobs::cancel::cancel_job),
+    route!(POST "/v1/fine_tuning/jobs/{id}/pause" => jobs::pause::pause_job),
+    route!(POST "/v1/fine_tuning/jobs/{id}/resume" => jobs::resume::resume_job),
     route!(GET "/v1/fine_tuning/jobs/{id}/events" => jobs::events::list_job_events),
+    route!(GET "/v1/fine_tuning/jobs/{id}/metrics" => jobs::metrics::list_job_metrics),
     route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => jobs::checkpoints::list_job_checkpoints),
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
+    route!(GET "/v1/models/{*model}/download" => models::download::download_model),
+    route!(GET "/v1/models/{*model}/limits" => models::limits::retrieve_model_limits),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),
+    route!(POST "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::create_permissions),
+    route!(GET "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::list_permissions),
+    route!(DELETE "/v1/fine_tuning/checkpoints/{model}/permissions/{permission_id}" => permissions::delete_permission),
+    route!(POST "/v1/organization/projects" => organization::projects::create_project),
+    route!(GET "/v1/organization/projects" => organization::projects::list_projects),
+    route!(GET "/v1/organization/projects/{project_id}" => organization::projects::retrieve_project),
+    route!(POST "/v1/organization/projects/{project_id}" => organization::projects::modify_project),
+    route!(POST "/v1/organization/projects/{project_id}/archive" => organization::projects::archive_project),
+    route!(POST "/v1/organization/projects/{project_id}/api_keys" => organization::api_keys::create_project_api_key),
+    route!(GET "/v1/organization/projects/{project_id}/api_keys" => organization::api_keys::list_project_api_keys),
+    route!(GET "/v1/organization/projects/{project_id}/api_keys/{key_id}" => organization::api_keys::retrieve_project_api_key),
+    route!(DELETE "/v1/organization/projects/{project_id}/api_keys/{key_id}" => organization::api_keys::delete_project_api_key),
+    route!(POST "/v1/organization/projects/{project_id}/api_keys/{key_id}/rotate" => organization::api_keys::rotate_project_api_key),
+    route!(POST "/v1/organization/projects/{project_id}/service_accounts" => organization::service_accounts::create_service_account),
+    route!(GET "/v1/organization/projects/{project_id}/service_accounts" => organization::service_accounts::list_service_accounts),
+    route!(GET "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}" => organization::service_accounts::retrieve_service_account),
+    route!(DELETE "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}" => organization::service_accounts::delete_service_account),
+    route!(POST "/v1/organization/projects/{project_id}/users" => organization::members::create_project_user),
+    route!(GET "/v1/organization/projects/{project_id}/users" => organization::members::list_project_users),
+    route!(GET "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::retrieve_project_user),
+    route!(POST "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::modify_project_user),
+    route!(DELETE "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::delete_project_user),
+    route!(GET "/v1/organization/users" => organization::users::list_users),
+    route!(GET "/v1/organization/users/{user_id}" => organization::users::retrieve_user),
+    route!(POST "/v1/organization/users/{user_id}" => organization::users::modify_user),
+    route!(DELETE "/v1/organization/users/{user_id}" => organization::users::delete_user),
+    route!(POST "/v1/organization/admin_api_keys" => organization::admin_keys::create_admin_api_key),
+    route!(GET "/v1/organization/admin_api_keys" => organization::admin_keys::list_admin_api_keys),
+    route!(GET "/v1/organization/admin_api_keys/{key_id}" => organization::admin_keys::retrieve_admin_api_key),
+    route!(DELETE "/v1/organization/admin_api_keys/{key_id}" => organization::admin_keys::delete_admin_api_key),
+    route!(POST "/v1/organization/admin_api_keys/{key_id}/rotate" => organization::admin_keys::rotate_admin_api_key),
 ];
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    dressed(ROUTES.iter().fold(Router::new(), |router, route| {
+    // No pattern goes on after a catch-all: what lies below a model is found by the handler of the model itself.
+    let patterns = ROUTES
+        .iter()
+        .filter(|route| !route.path.contains("{*model}/"));
+    let routes = dressed(patterns.fold(Router::new(), |router, route| {
         let (_, _, handler) = (route.documented)();
         router.route(route.path, handler)
     }))
-    .with_state(state)
+    .with_state(state);
+    // A layer of the router itself would come after the choice of a route.
+    Router::new()
+        .fallback_service(routes)
+        .layer(map_request(permissions::one_segment))
 }
 
 /// Adds what every answer has: the error body for what no route takes, for panics, and the headers.

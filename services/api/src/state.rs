@@ -7,7 +7,10 @@ use store::Store;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
+use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
+use crate::text_models::TextModels;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -22,8 +25,14 @@ pub struct AppState {
     pub pepper: Pepper,
     /// What tenants' secrets are sealed with, if the operator gave a key.
     pub keyring: Option<Keyring>,
+    /// The identity provider whose tokens are believed, beside API keys.
+    pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// The textual halves of base models.
+    pub texts: TextModels,
+    /// Which jobs have news, for streams of events.
+    pub feed: Feed,
     /// What an operator may bound.
     pub limits: Limits,
 }

@@ -89,6 +89,15 @@ impl ModelCache {
             .await
     }
 
+    /// The folder that holds the base model's files.
+    ///
+    /// # Errors
+    ///
+    /// S3 is away, or what it holds is not what was registered.
+    pub(crate) async fn folder(&self, base: &BaseModel) -> Result<PathBuf, ChatError> {
+        self.loader.folder(base).await
+    }
+
     /// The fine-tuned model below this prefix, made from this base.
     ///
     /// # Errors
@@ -121,11 +130,16 @@ impl ModelCache {
 }
 
 impl Loader {
-    async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
+    async fn folder(&self, base: &BaseModel) -> Result<PathBuf, ChatError> {
         let dir = self.dir.join("bases").join(base.id.to_string());
         self.objects
             .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
+        Ok(dir)
+    }
+
+    async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
+        let dir = self.folder(&base).await?;
         let device = self.device;
         let name = base.name.clone();
         let loaded = blocking(move || open_base(&base, &dir, &device)).await?;

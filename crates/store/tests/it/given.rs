@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use domain::{BaseModelId, FileId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig};
+use domain::{
+    BaseModelId, DeviceKind, FileId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig,
+    WorkerKind,
+};
 use serde_json::json;
 use sqlx::PgPool;
 use store::base_models::{self, BaseModel};
@@ -14,6 +17,11 @@ use store::{Store, jobs};
 use time::OffsetDateTime;
 
 pub(crate) const BASE: &str = "smollm2-135m-instruct";
+/// One that can take what tests make.
+pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
+    device: DeviceKind::Cpu,
+    memory_bytes: 1 << 40,
+};
 pub(crate) const LEASE: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy)]
@@ -29,15 +37,30 @@ pub(crate) fn now() -> OffsetDateTime {
 
 /// A store over the test's database, with a base model and two tenants.
 pub(crate) async fn two_tenants(pool: &PgPool) -> (Store, [Tenant; 2]) {
-    let store = Store::from_pool(pool.clone());
-    let mut tx = store.operator_tx().await.unwrap();
-    base_models::register(&mut tx, &base_model()).await.unwrap();
-    tx.commit().await.unwrap();
+    let store = with_base(pool).await;
     let tenants = [
         tenant(&store, "acme").await,
         tenant(&store, "umbrella").await,
     ];
     (store, tenants)
+}
+
+/// The same with any number of tenants.
+pub(crate) async fn some_tenants(pool: &PgPool, n: usize) -> (Store, Vec<Tenant>) {
+    let store = with_base(pool).await;
+    let mut tenants = Vec::new();
+    for index in 0..n {
+        tenants.push(tenant(&store, &format!("tenant-{index}")).await);
+    }
+    (store, tenants)
+}
+
+async fn with_base(pool: &PgPool) -> Store {
+    let store = Store::from_pool(pool.clone());
+    let mut tx = store.operator_tx().await.unwrap();
+    base_models::register(&mut tx, &base_model()).await.unwrap();
+    tx.commit().await.unwrap();
+    store
 }
 
 pub(crate) fn base_model() -> BaseModel {
@@ -133,7 +156,9 @@ pub(crate) async fn found(store: &Store, job: &Job) -> Job {
 
 pub(crate) async fn claimed(store: &Store) -> Option<Claimed> {
     let mut tx = store.worker_tx().await.unwrap();
-    let claimed = queue::claim(&mut tx, "worker-1", LEASE).await.unwrap();
+    let claimed = queue::claim(&mut tx, "worker-1", ANY_WORKER, LEASE)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     claimed
 }

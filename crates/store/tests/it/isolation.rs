@@ -2,16 +2,24 @@
 
 use domain::{FileId, FineTunedModelId};
 use sqlx::PgPool;
+use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
-use store::{Store, checkpoints, jobs, metrics, models};
+use store::idempotency::{self, Answer, Mark, Request};
+use store::quotas::{self, Quotas};
+use store::{Store, TenantTx, batches, checkpoints, jobs, metrics, models, uploads};
 
+use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
+use crate::uploads::{part, upload};
 
 /// Tables that a tenant's role may not read at all.
-const CLOSED_TO_TENANTS: [&str; 1] = ["api_keys"];
+const CLOSED_TO_TENANTS: [&str; 2] = ["api_keys", "audit_log"];
+
+/// A table whose rows never change has no use for the time of their last change.
+const APPEND_ONLY: &str = "audit_log";
 
 async fn tenant_tables(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
@@ -62,6 +70,15 @@ pub(crate) fn file(tenant: Tenant) -> File {
 async fn fill(store: &Store, tenant: Tenant) {
     let claimed = running(store, tenant).await;
     let lease = &claimed.lease;
+    let limits = Quotas {
+        max_trained_tokens_per_day: Some(1),
+        ..Quotas::default()
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    quotas::set(&mut tx, tenant.org_id, tenant.project_id, &limits)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
     files::create(&mut tx, &file(tenant)).await.unwrap();
     let event = NewEvent::message(EventLevel::Info, "hello", now());
@@ -74,10 +91,37 @@ async fn fill(store: &Store, tenant: Tenant) {
     models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
         .await
         .unwrap();
+    let upload = upload(tenant);
+    uploads::create(&mut tx, &upload).await.unwrap();
+    uploads::add_part(&mut tx, &part(&upload)).await.unwrap();
+    batches::create(&mut tx, &batch(tenant, 0)).await.unwrap();
+    quotas::admit_job(&mut tx, &claimed.job, 1, now())
+        .await
+        .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
         .await
         .unwrap();
+    keep_answer(&mut tx).await;
     tx.commit().await.unwrap();
+    let (_, turn) = turn(store).await.expect("a batch waits");
+    let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
+    lines::create(&mut tx, &turn, &[line(1)]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn keep_answer(tx: &mut TenantTx) {
+    let request = Request {
+        route: "POST /v1/things".to_owned(),
+        mark: Mark::Key("k".to_owned()),
+        fingerprint: [0; 32],
+    };
+    let answer = Answer {
+        status: 200,
+        body: b"{}".to_vec(),
+    };
+    idempotency::keep(tx, &request, &answer, now())
+        .await
+        .unwrap();
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -89,11 +133,12 @@ async fn every_tenant_table_is_guarded(pool: PgPool) {
             "SELECT c.relrowsecurity AND c.relforcerowsecurity
                     AND c.relowner = 'attune_owner'::regrole
                     AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
-                    AND (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
-                         AND a.attname IN ('created_at', 'updated_at'))
+                    AND ($1 = $2 OR (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
+                         AND a.attname IN ('created_at', 'updated_at')))
              FROM pg_class c WHERE c.oid = $1::text::regclass",
         )
         .bind(&table)
+        .bind(APPEND_ONLY)
         .fetch_one(&pool)
         .await
         .unwrap();

@@ -3,11 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod audit;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
 mod leases;
 mod objects;
 mod queue;
+mod queue_fairness;
+mod queue_model;
+mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
+mod uploads;

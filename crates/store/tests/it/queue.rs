@@ -17,18 +17,13 @@ async fn a_job_goes_to_one_of_many_workers(pool: PgPool) {
     for _ in 0..3 {
         stored(&store, job(acme)).await;
     }
-    // All four transactions are open before the first commits.
-    let mut open = Vec::new();
-    for _ in 0..4 {
-        let mut tx = store.worker_tx().await.unwrap();
-        let claimed = queue::claim(&mut tx, "worker", LEASE).await.unwrap();
-        open.push((tx, claimed));
-    }
-    let mut taken = Vec::new();
-    for (tx, claimed) in open {
-        tx.commit().await.unwrap();
-        taken.extend(claimed.map(|claimed| claimed.job.id));
-    }
+    let claims = (0..4).map(|_| claimed(&store));
+    let taken: Vec<_> = futures::future::join_all(claims)
+        .await
+        .into_iter()
+        .flatten()
+        .map(|claimed| claimed.job.id)
+        .collect();
     assert_eq!(taken.len(), 3);
     assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 3);
     assert!(claimed(&store).await.is_none());

@@ -1,24 +1,20 @@
 //! The form of an upload, read once and as it comes: the fields may stand before or after the file.
 
-use artifacts::{ArtifactError, ObjectStore, Stored};
+use artifacts::ArtifactError;
 use async_stream::stream;
 use axum::extract::Multipart;
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::Field;
 use bytes::Bytes;
-use dataset::{QuickScan, ScanReport};
 use utoipa::ToSchema;
 
+use super::incoming::{broken, cut_short};
+use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
 use super::purpose;
 use crate::error::ApiError;
 use crate::openapi::build;
 
 /// No field but the file is longer than this.
 const MAX_FIELD_BYTES: usize = 1024;
-const MAX_FILENAME_CHARS: usize = 255;
-
-/// When OpenAI's own limits let a file expire.
-const EXPIRES_AFTER_SECS: std::ops::RangeInclusive<i64> = 3_600..=2_592_000;
-
 /// The form, as the documentation shows it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a form is read field by field")]
@@ -40,13 +36,6 @@ pub(super) struct FileUpload {
     seconds: Option<i64>,
 }
 
-/// Where the file goes.
-pub(super) struct Destination<'a> {
-    pub(super) objects: &'a ObjectStore,
-    pub(super) key: &'a str,
-    pub(super) max_bytes: u64,
-}
-
 /// What was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Form {
@@ -60,8 +49,7 @@ pub(super) struct Form {
 #[derive(Debug)]
 pub(super) struct StoredFile {
     pub(super) filename: String,
-    pub(super) stored: Stored,
-    pub(super) scan: ScanReport,
+    pub(super) content: Content,
 }
 
 impl Form {
@@ -74,7 +62,7 @@ impl Form {
         while let Some(field) = multipart
             .next_field()
             .await
-            .map_err(|error| broken(&error))?
+            .map_err(|error| broken("file", &error))?
         {
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
@@ -105,36 +93,22 @@ impl Form {
     }
 }
 
-/// Streams the file into the bucket; it is counted and hashed on the way, and never held as a whole.
 async fn store(
     mut field: Field<'_>,
     destination: &Destination<'_>,
 ) -> Result<StoredFile, ApiError> {
     let filename = filename(field.file_name().unwrap_or_default());
-    let mut scan = QuickScan::new();
-    let seen = &mut scan;
     let chunks = stream! {
         while let Some(chunk) = field.chunk().await.transpose() {
-            if let Ok(chunk) = &chunk {
-                seen.push(chunk);
-            }
             yield chunk;
         }
     };
-    let stored = destination
-        .objects
-        .put_stream(destination.key, chunks, destination.max_bytes)
-        .await;
-    match stored {
-        Ok(stored) => Ok(StoredFile {
-            filename,
-            stored,
-            scan: scan.finish(),
-        }),
+    match destination.take(chunks).await {
+        Ok(content) => Ok(StoredFile { filename, content }),
         Err(ArtifactError::TooLarge { max_bytes, .. }) => {
             Err(ApiError::too_large("file", max_bytes).param("file"))
         }
-        Err(ArtifactError::Source { .. }) => Err(cut_short()),
+        Err(ArtifactError::Source { .. }) => Err(cut_short("file")),
         Err(error) => Err(error.into()),
     }
 }
@@ -154,7 +128,7 @@ async fn text(mut field: Field<'_>, name: &'static str) -> Result<String, ApiErr
 }
 
 async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {
-    field.chunk().await.map_err(|error| broken(&error))
+    field.chunk().await.map_err(|error| broken("file", &error))
 }
 
 async fn seconds(field: Field<'_>) -> Result<i64, ApiError> {
@@ -179,52 +153,4 @@ async fn anchor(field: Field<'_>) -> Result<(), ApiError> {
         "expires_after",
         "`expires_after[anchor]` must be `created_at`.",
     ))
-}
-
-/// The last part of the name, without what no terminal or header should be sent.
-fn filename(given: &str) -> String {
-    let name = given.rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = name
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_FILENAME_CHARS)
-        .collect();
-    if name.is_empty() {
-        "file".to_owned()
-    } else {
-        name
-    }
-}
-
-fn broken(error: &MultipartError) -> ApiError {
-    match error.status().as_u16() {
-        // A body that ends early is the commonest fault, and the parser's words for it are many.
-        400 if error.body_text().to_lowercase().contains("incomplete") => cut_short(),
-        400 => {
-            ApiError::invalid_request(format!("The form cannot be read: {}.", error.body_text()))
-        }
-        _ => cut_short(),
-    }
-}
-
-fn cut_short() -> ApiError {
-    ApiError::invalid(
-        "file",
-        "The upload broke off before its end; nothing was stored. Send the file again.",
-    )
-    .code("upload_incomplete")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filename_is_one_printable_name() {
-        assert_eq!(filename("../../etc/passwd"), "passwd");
-        assert_eq!(filename("C:\\data\\träin.jsonl"), "träin.jsonl");
-        assert_eq!(filename("a\u{0}b\r\nc"), "abc");
-        assert_eq!(filename(""), "file");
-        assert_eq!(filename(&"x".repeat(1000)).len(), MAX_FILENAME_CHARS);
-    }
 }

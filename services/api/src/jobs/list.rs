@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use store::jobs::{self, JobListing, MetadataFilter};
 
-use super::FineTuningJob;
+use super::{FineTuningJob, Words};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -29,12 +29,14 @@ struct MetadataQuery(BTreeMap<String, String>);
         ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
         ("metadata" = inline(Option<MetadataQuery>), Query, style = DeepObject, explode, description = "`metadata[KEY]=VALUE`, any number of times, means all of them; `metadata=null` means jobs without any."),
         ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100. What lies outside is moved to the nearest that is allowed."),
+        ("attune-compat" = Option<String>, Header, description = "`openai`: only OpenAI's own words, so that a paused job is shown as `queued`."),
     ),
     responses((status = 200, body = ListPage<FineTuningJob>, description = "A page of jobs."))
 )]
 pub async fn list_jobs(
     State(state): State<AppState>,
     tenant: Tenant,
+    words: Words,
     params: Params,
 ) -> Result<Json<ListPage<FineTuningJob>>, ApiError> {
     let listing = JobListing {
@@ -43,12 +45,9 @@ pub async fn list_jobs(
         metadata: filter(&params)?,
     };
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    let page = jobs::list(&mut tx, &listing)
-        .await?
-        .map(FineTuningJob::from);
-    Ok(list_page(page.data, page.has_more, |job| {
-        job.id.to_string()
-    }))
+    let page = jobs::list(&mut tx, &listing).await?;
+    let shown = words.show(&mut tx, page.data).await?;
+    Ok(list_page(shown, page.has_more, |job| job.id.to_string()))
 }
 
 /// `metadata[k]=v`, any number of times, means all of them; the word `metadata=null` means none at all.

@@ -103,7 +103,10 @@ fn refuse_integrations(fields: &Map<String, Value>) -> Result<(), FieldError> {
     }
 }
 
-fn metadata(fields: &Map<String, Value>) -> Result<Option<BTreeMap<String, String>>, FieldError> {
+/// The client's notes, which a job and a batch may carry.
+pub(crate) fn metadata(
+    fields: &Map<String, Value>,
+) -> Result<Option<BTreeMap<String, String>>, FieldError> {
     let error = |message: String| FieldError::new("metadata", message);
     let pairs = match fields.get("metadata") {
         None | Some(Value::Null) => return Ok(None),

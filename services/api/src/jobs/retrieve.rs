@@ -6,7 +6,7 @@ use domain::JobId;
 use store::TenantTx;
 use store::jobs::{self, StoredJob};
 
-use super::FineTuningJob;
+use super::{FineTuningJob, Words};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
@@ -19,16 +19,19 @@ use crate::extract::PathId;
     tag = "Fine-tuning",
     params(
         ("id" = String, Path, description = "The job's id, `ftjob-…`."),
+        ("attune-compat" = Option<String>, Header, description = "`openai`: only OpenAI's own words, so that a paused job is shown as `queued`."),
     ),
     responses((status = 200, body = FineTuningJob, description = "The job."))
 )]
 pub async fn retrieve_job(
     State(state): State<AppState>,
     tenant: Tenant,
+    words: Words,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<FineTuningJob>, ApiError> {
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    Ok(Json(get(&mut tx, id).await?.into()))
+    let job = get(&mut tx, id).await?;
+    Ok(Json(words.show_one(&mut tx, job).await?))
 }
 
 /// The tenant's job of this id.

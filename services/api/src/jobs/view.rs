@@ -29,6 +29,8 @@ pub struct FineTuningJob {
     organization_id: OrgId,
     #[schema(value_type = Vec<String>)]
     result_files: Vec<FileId>,
+    /// `validating_files`, `queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`. OpenAI's own
+    /// enumeration lacks `paused`; who asks with `attune-compat: openai` is shown `queued` instead.
     #[schema(schema_with = build::job_status)]
     status: JobStatus,
     #[schema(value_type = String)]

@@ -50,7 +50,7 @@ words! {
     created_at: "created_at";
     file_status: "uploaded" | "processed" | "error";
     job: "fine_tuning.job";
-    job_status: "validating_files" | "queued" | "running" | "succeeded" | "failed" | "cancelled";
+    job_status: "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
     event: "fine_tuning.job.event";
     event_level: "info" | "warn" | "error";
     event_type: "message" | "metrics";

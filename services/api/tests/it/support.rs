@@ -12,7 +12,7 @@ use work::register_base;
 
 use std::sync::Arc;
 
-use api::{AppState, Config, InferenceClient, Limits};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};
@@ -68,14 +68,18 @@ impl TestApp {
         let [alice, bob] = seed_tenants(&operator, START).await.unwrap();
         let (folder, s3, objects) = bucket().await;
         let clock = ManualClock::new(START);
+        let store = Store::connect(&database.url_as(store::migrate::API_LOGIN))
+            .await
+            .unwrap();
         let state = AppState {
-            store: Store::connect(&database.url_as(store::migrate::API_LOGIN))
-                .await
-                .unwrap(),
+            feed: Feed::new(store.clone()),
+            texts: TextModels::new(objects.clone()),
+            store,
             objects: objects.clone(),
             clock: Clock::from(clock.clone()),
             pepper: pepper(),
             keyring: Some(keyring()),
+            oidc: None,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
@@ -115,6 +119,7 @@ impl TestApp {
             s3: self.s3.as_ref().expect("it runs").config("attune"),
             key_pepper: pepper(),
             keyring: Some(keyring()),
+            oidc: None,
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use artifacts::{ObjectStore, keys};
 use domain::job::Outcome;
 use domain::{
-    BaseModelId, FileId, FineTunedModelId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig,
+    BaseModelId, DeviceKind, FileId, FineTunedModelId, Job, JobId, JobStatus, OrgId, ProjectId,
+    TrainingConfig, WorkerKind,
 };
 use lm::{Adapter, BaseFiles, Device, LoraConfig, Precision, Target};
 use store::base_models::{BaseModel, BaseModelFile};
@@ -123,7 +124,11 @@ async fn tuned_model(
     jobs::create(&mut tx, &job, &request).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = store.worker_tx().await.unwrap();
-    let claimed = queue::claim(&mut tx, "test", Duration::from_mins(1))
+    let worker = WorkerKind {
+        device: DeviceKind::Cpu,
+        memory_bytes: 1 << 40,
+    };
+    let claimed = queue::claim(&mut tx, "test", worker, Duration::from_mins(1))
         .await
         .unwrap()
         .unwrap();

@@ -1,0 +1,151 @@
+//! What each route needs of who calls it. The one place that says so.
+//!
+//! A route belongs to a family by its path, and to readers or writers by its method. A path of no family is refused to
+//! everybody, and a test names it, so that a new family has to be placed here before it can be used.
+
+use axum::extract::MatchedPath;
+use axum::http::Method;
+use axum::http::request::Parts;
+use domain::{Role, Scope, Scopes};
+
+use crate::error::ApiError;
+
+/// What a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: it tells no tenant's secret.
+    Public,
+    /// A key or user of a project, open to one of these areas.
+    Project {
+        /// The areas.
+        areas: &'static [Scope],
+        /// Whether it changes something or costs computation, which viewers and read-only keys may not.
+        writes: bool,
+    },
+    /// An administrator of the organization.
+    Organization,
+}
+
+/// The families, by how their paths begin. The longest beginning decides.
+const FAMILIES: &[(&str, Family)] = &[
+    ("/healthz", Family::Public),
+    ("/readyz", Family::Public),
+    ("/metrics", Family::Public),
+    ("/docs", Family::Public),
+    ("/openapi.", Family::Public),
+    ("/v1/files", Family::Project(&[Scope::Files])),
+    ("/v1/uploads", Family::Project(&[Scope::Files])),
+    (
+        "/v1/datasets",
+        Family::Project(&[Scope::Files, Scope::Jobs]),
+    ),
+    ("/v1/batches", Family::Project(&[Scope::Inference])),
+    ("/v1/chat", Family::Project(&[Scope::Inference])),
+    ("/v1/completions", Family::Project(&[Scope::Inference])),
+    (
+        "/v1/models",
+        Family::Project(&[Scope::Jobs, Scope::Inference]),
+    ),
+    ("/v1/fine_tuning", Family::Project(&[Scope::Jobs])),
+    ("/v1/webhook", Family::Project(&[Scope::Jobs])),
+    ("/v1/fine_tuning/checkpoints", Family::Organization),
+    ("/v1/organization", Family::Organization),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Family {
+    Public,
+    Project(&'static [Scope]),
+    Organization,
+}
+
+impl Access {
+    /// What the route needs; none if its path is of no family.
+    pub fn of(method: &Method, path: &str) -> Option<Self> {
+        let (_, family) = FAMILIES
+            .iter()
+            .filter(|(beginning, _)| path.starts_with(beginning))
+            .max_by_key(|(beginning, _)| beginning.len())?;
+        Some(match *family {
+            Family::Public => Self::Public,
+            Family::Organization => Self::Organization,
+            Family::Project(areas) => Self::Project {
+                areas,
+                writes: !matches!(*method, Method::GET | Method::HEAD),
+            },
+        })
+    }
+
+    /// What the route of a request needs.
+    pub(super) fn of_request(parts: &Parts) -> Result<Self, ApiError> {
+        let path = parts.extensions.get::<MatchedPath>();
+        let path = path.map_or(parts.uri.path(), MatchedPath::as_str);
+        Self::of(&parts.method, path)
+            .ok_or_else(|| ApiError::internal(format!("no family of routes has the path `{path}`")))
+    }
+
+    /// Refuses who may not use the route: with these rights in a project.
+    pub(super) fn admit(self, role: Role, scopes: &Scopes) -> Result<(), ApiError> {
+        let (areas, writes) = match self {
+            Self::Public => return Ok(()),
+            Self::Organization => return Err(ApiError::admin_key_needed()),
+            Self::Project { areas, writes } => (areas, writes),
+        };
+        if !scopes.open_one_of(areas) {
+            return Err(ApiError::missing_scope(scopes, areas));
+        }
+        if writes && scopes.is_read_only() {
+            return Err(ApiError::read_only_key());
+        }
+        if writes && !role.may_write() {
+            return Err(ApiError::viewer());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::ROUTES;
+
+    #[test]
+    fn every_route_says_what_it_needs() {
+        for route in ROUTES {
+            assert!(
+                Access::of(&route.method, route.path).is_some(),
+                "{} {} is of no family in auth/access.rs",
+                route.method,
+                route.path
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_of_no_family_needs_what_nobody_has() {
+        assert_eq!(Access::of(&Method::GET, "/v1/secrets"), None);
+        assert_eq!(Access::of(&Method::GET, "/"), None);
+    }
+
+    #[test]
+    fn the_longest_beginning_decides() {
+        let path = "/v1/fine_tuning/checkpoints/{model}/permissions";
+        assert_eq!(Access::of(&Method::GET, path), Some(Access::Organization));
+        let jobs = Access::of(&Method::POST, "/v1/fine_tuning/jobs");
+        assert!(matches!(jobs, Some(Access::Project { writes: true, .. })));
+    }
+
+    #[test]
+    fn a_reader_reads_and_does_not_write() {
+        let [read, write] = [Method::GET, Method::DELETE]
+            .map(|method| Access::of(&method, "/v1/files/{id}").expect("a family"));
+        let reader = Scopes::from_iter([Scope::ReadOnly]);
+        for (role, scopes) in [(Role::Viewer, Scopes::default()), (Role::Owner, reader)] {
+            assert!(read.admit(role, &scopes).is_ok());
+            assert!(write.admit(role, &scopes).is_err());
+        }
+        assert!(write.admit(Role::Member, &Scopes::default()).is_ok());
+        let chats = Scopes::from_iter([Scope::Inference]);
+        assert!(read.admit(Role::Owner, &chats).is_err());
+    }
+}

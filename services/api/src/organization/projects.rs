@@ -1,0 +1,167 @@
+//! `/v1/organization/projects`.
+
+use axum::Json;
+use axum::extract::State;
+use domain::ProjectId;
+use serde::Serialize;
+use store::projects::{self, ListedProject};
+use utoipa::ToSchema;
+
+use super::{LIMITS, fields, open_project, project, unix};
+use crate::AppState;
+use crate::auth::Administrator;
+use crate::error::ApiError;
+use crate::extract::{JsonBody, Params, PathId};
+use crate::page::{ListPage, list_page};
+
+/// A project as an administrator sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProjectObject {
+    id: String,
+    object: &'static str,
+    name: String,
+    status: &'static str,
+    created_at: i64,
+    #[schema(required)]
+    archived_at: Option<i64>,
+}
+
+impl From<ListedProject> for ProjectObject {
+    fn from(listed: ListedProject) -> Self {
+        Self {
+            id: listed.project.id.to_string(),
+            object: "organization.project",
+            name: listed.project.name,
+            status: match listed.archived_at {
+                None => "active",
+                Some(_) => "archived",
+            },
+            created_at: listed.project.created_at.unix_timestamp(),
+            archived_at: unix(listed.archived_at),
+        }
+    }
+}
+
+/// What may be said of a project.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: fields are read one by one")]
+pub struct ProjectSettings {
+    /// For people; names may repeat.
+    name: String,
+}
+
+/// Make a project. It has no keys yet: make a service account or an API key for it.
+#[utoipa::path(
+    post,
+    path = "/v1/organization/projects",
+    tag = "Organization",
+    request_body = ProjectSettings,
+    responses((status = 200, body = ProjectObject, description = "The new project."))
+)]
+pub async fn create_project(
+    State(state): State<AppState>,
+    admin: Administrator,
+    JsonBody(body): JsonBody,
+) -> Result<Json<ProjectObject>, ApiError> {
+    let name = fields::name(&body)?;
+    let mut tx = state.store.org_tx(admin.org_id).await?;
+    let project = projects::create_named(&mut tx, admin.org_id, &name, state.clock.now()).await?;
+    tx.commit().await?;
+    let archived_at = None;
+    Ok(Json(
+        ListedProject {
+            project,
+            archived_at,
+        }
+        .into(),
+    ))
+}
+
+/// List the organization's projects, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/organization/projects",
+    tag = "Organization",
+    params(
+        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        ("include_archived" = Option<String>, Query, description = "`true` lists archived projects, too."),
+    ),
+    responses((status = 200, body = ListPage<ProjectObject>, description = "A page of projects."))
+)]
+pub async fn list_projects(
+    State(state): State<AppState>,
+    admin: Administrator,
+    params: Params,
+) -> Result<Json<ListPage<ProjectObject>>, ApiError> {
+    let include_archived = params.get("include_archived") == Some("true");
+    let (after, limit) = (params.after()?, params.limit(LIMITS.0, LIMITS.1)?);
+    let mut tx = state.store.org_tx(admin.org_id).await?;
+    let page = projects::list(&mut tx, admin.org_id, include_archived, after, limit).await?;
+    let page = page.map(ProjectObject::from);
+    Ok(list_page(page.data, page.has_more, |each| each.id.clone()))
+}
+
+/// Describe a project.
+#[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}",
+    tag = "Organization",
+    params(("project_id" = String, Path, description = "The project's id, `proj_…`.")),
+    responses((status = 200, body = ProjectObject, description = "The project."))
+)]
+pub async fn retrieve_project(
+    State(state): State<AppState>,
+    admin: Administrator,
+    PathId(id): PathId<ProjectId>,
+) -> Result<Json<ProjectObject>, ApiError> {
+    let mut tx = state.store.org_tx(admin.org_id).await?;
+    let found = project(&mut tx, admin.org_id, id).await?;
+    Ok(Json(found.into()))
+}
+
+/// Give a project another name. The names of its models stay.
+#[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}",
+    tag = "Organization",
+    params(("project_id" = String, Path, description = "The project's id, `proj_…`.")),
+    request_body = ProjectSettings,
+    responses((status = 200, body = ProjectObject, description = "The project as it is now."))
+)]
+pub async fn modify_project(
+    State(state): State<AppState>,
+    admin: Administrator,
+    PathId(id): PathId<ProjectId>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<ProjectObject>, ApiError> {
+    let name = fields::optional_name(&body)?;
+    let mut tx = state.store.org_tx(admin.org_id).await?;
+    open_project(&mut tx, admin.org_id, id).await?;
+    if let Some(name) = name {
+        projects::rename(&mut tx, admin.org_id, id, &name).await?;
+    }
+    let found = project(&mut tx, admin.org_id, id).await?;
+    tx.commit().await?;
+    Ok(Json(found.into()))
+}
+
+/// Archive a project: its keys and users are refused from now on, what it holds stays. There is no way back.
+#[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/archive",
+    tag = "Organization",
+    params(("project_id" = String, Path, description = "The project's id, `proj_…`.")),
+    responses((status = 200, body = ProjectObject, description = "The archived project."))
+)]
+pub async fn archive_project(
+    State(state): State<AppState>,
+    admin: Administrator,
+    PathId(id): PathId<ProjectId>,
+) -> Result<Json<ProjectObject>, ApiError> {
+    let mut tx = state.store.org_tx(admin.org_id).await?;
+    projects::archive(&mut tx, admin.org_id, id, state.clock.now()).await?;
+    let found = project(&mut tx, admin.org_id, id).await?;
+    tx.commit().await?;
+    Ok(Json(found.into()))
+}
