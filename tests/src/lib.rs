@@ -172,6 +172,22 @@ impl Installation {
         found.unwrap().1
     }
 
+    /// Takes a file's content away behind the service's back, as a disk does.
+    pub fn lose_content(&self, file: &str) {
+        let mut folders = vec![self.data.path().join("s3")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.ends_with(file) {
+                    return fs::remove_file(path).unwrap();
+                }
+            }
+        }
+        panic!("`{file}` has no content");
+    }
+
     /// Ends everything that runs with `signal` and waits for it.
     pub fn end(&mut self, signal: Signal) {
         // Storage began first and goes last.

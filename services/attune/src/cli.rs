@@ -4,9 +4,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::{self, AdminCommand};
 use crate::export::{self, ExportArgs};
 use crate::migrate;
 use crate::models::{self, ModelsCommand};
+use crate::print;
 use crate::services;
 use crate::train::{self, TrainArgs};
 use crate::up::{self, StorageArgs, UpArgs};
@@ -39,6 +41,9 @@ enum Command {
     Export(ExportArgs),
     /// Print the API's description as OpenAPI 3.1, in YAML
     Openapi,
+    /// Make, list and revoke organizations, projects, users and keys
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Import, export and list base models
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -65,6 +70,7 @@ pub fn run() -> Result<()> {
             print::line(api::openapi::yaml().trim_end());
             Ok(())
         }
+        Command::Admin(command) => block_on(admin::run(command)),
         Command::Models(command) => block_on(models::run(command)),
     }
 }

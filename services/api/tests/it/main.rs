@@ -5,6 +5,7 @@
 )]
 
 mod batches;
+mod access;
 mod chat;
 mod deletion;
 mod downloads;
@@ -24,6 +25,10 @@ mod openapi;
 mod parts;
 mod pausing;
 mod previews;
+mod oidc;
+mod organization;
+mod pausing;
+mod permissions;
 mod serving;
 mod support;
 mod sweeping;
