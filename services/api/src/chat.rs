@@ -20,6 +20,7 @@ use body::{ChatCompletion, ChatRequest};
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::RawBody;
+use crate::openapi::ServerSentEvent;
 use crate::{AppState, answer};
 
 /// Beyond this the inference service is as good as away.
@@ -106,7 +107,7 @@ impl InferenceClient {
     responses(
         (status = 200, content(
             (ChatCompletion = "application/json"),
-            (String = "text/event-stream"),
+            (ServerSentEvent = "text/event-stream"),
         ), description = "The answer; as server-sent events when `stream` is true."),
     )
 )]

@@ -40,6 +40,17 @@ pub(crate) struct ErrorFields {
     code: Option<String>,
 }
 
+/// One event of a `text/event-stream`, with its fields' names.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: an event is written as text")]
+pub(crate) struct ServerSentEvent {
+    /// What the event says, as JSON; the end of a chat is `[DONE]`.
+    data: String,
+    /// What `Last-Event-ID` goes on from.
+    id: Option<String>,
+    event: Option<String>,
+}
+
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(

@@ -2,8 +2,10 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::Method;
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, map_request};
+use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
@@ -141,8 +143,19 @@ async fn no_route(request: Request) -> ApiError {
     ApiError::no_route(request.method().as_str(), request.uri().path())
 }
 
-async fn wrong_method(request: Request) -> ApiError {
-    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    let mut answer = ApiError::method_not_allowed(request.method().as_str(), path).into_response();
+    // axum would name the methods of the model itself.
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let below_models = ROUTES
+        .iter()
+        .filter_map(|route| route.path.strip_prefix("/v1/models/{*model}/"));
+    if path.starts_with("/v1/models/") && below_models.into_iter().any(|name| name == last) {
+        let methods = HeaderValue::from_static("GET,HEAD");
+        answer.headers_mut().insert(ALLOW, methods);
+    }
+    answer
 }
 
 #[cfg(test)]

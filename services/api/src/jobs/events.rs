@@ -14,7 +14,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
-use crate::openapi::build;
+use crate::openapi::{ServerSentEvent, build};
 use crate::page::{ListPage, list_page};
 
 /// An event as a client sees it.
@@ -64,7 +64,7 @@ impl From<Event> for FineTuningJobEvent {
     ),
     responses((status = 200, description = "A page of events, or a stream of them.", content(
         (ListPage<FineTuningJobEvent> = "application/json"),
-        (String = "text/event-stream"),
+        (ServerSentEvent = "text/event-stream"),
     )))
 )]
 pub async fn list_job_events(

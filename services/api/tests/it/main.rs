@@ -4,8 +4,8 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
-mod batches;
 mod access;
+mod batches;
 mod chat;
 mod deletion;
 mod downloads;
@@ -21,14 +21,13 @@ mod job_refusals;
 mod job_streams;
 mod jobs;
 mod models;
+mod oidc;
 mod openapi;
+mod organization;
 mod parts;
 mod pausing;
-mod previews;
-mod oidc;
-mod organization;
-mod pausing;
 mod permissions;
+mod previews;
 mod serving;
 mod support;
 mod sweeping;

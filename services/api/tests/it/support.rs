@@ -14,9 +14,8 @@ use work::register_base;
 
 use std::sync::Arc;
 
-use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use api::auth::oidc::{Oidc, OidcConfig};
-use api::{AppState, Config, InferenceClient, Limits};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 10] = [
-const IDS: [(&str, &str); 11] = [
+const IDS: [(&str, &str); 14] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
