@@ -15,6 +15,7 @@ use store::{TenantTx, workers};
 use time::OffsetDateTime;
 
 use super::FineTuningJob;
+use super::body::NewFineTuningJob;
 use super::needs::needs;
 use super::request::NewJob;
 use crate::auth::Tenant;
@@ -30,7 +31,7 @@ use crate::{AppState, random};
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
     params(OnceHeader),
-    request_body(content = serde_json::Value),
+    request_body(content = NewFineTuningJob),
     responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
 )]
 pub async fn create_job(
