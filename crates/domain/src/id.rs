@@ -130,6 +130,18 @@ id_type!(
     /// The fence of one claim: every later write of that attempt must carry it.
     LeaseToken, "lease token", "lease_"
 );
+id_type!(
+    /// An address that is told of events.
+    WebhookEndpointId, "webhook endpoint", "we_"
+);
+id_type!(
+    /// An event that webhooks tell of.
+    WebhookEventId, "webhook event", "evt_"
+);
+id_type!(
+    /// One event for one endpoint. Stays the same over every attempt, so that receivers can tell repetitions.
+    WebhookDeliveryId, "webhook delivery", "wh_"
+);
 
 id_type!(
     /// A file that comes in parts.

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod model_name;
 pub mod needs;
 pub mod upload;
+pub mod webhook;
 
 pub use access::{OrgRole, Role, Scope, Scopes};
 pub use batch::{Batch, BatchStatus};
@@ -28,7 +29,9 @@ pub use field::{FieldError, Setting, SettingKind};
 pub use id::{
     ApiKeyId, BaseModelId, BatchId, CheckpointId, EventId, FileId, FineTunedModelId, JobId,
     LeaseToken, OrgId, PartId, PermissionId, ProjectId, ServiceAccountId, UploadId, UserId,
+    WebhookDeliveryId, WebhookEndpointId, WebhookEventId,
 };
 pub use job::{Job, JobError, JobStatus};
 pub use needs::{DeviceKind, Needs, WorkerKind};
 pub use upload::{Upload, UploadStatus};
+pub use webhook::WebhookEventType;

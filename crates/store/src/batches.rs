@@ -1,12 +1,12 @@
 //! Batches as their tenant sees them. The loop that answers them uses [`turns`] and [`lines`].
 
-use domain::{Batch, BatchId};
+use domain::{Batch, BatchId, BatchStatus, WebhookEventType};
 use sqlx::types::Json;
 
 use crate::number::to_bigint;
 use crate::page::one_more;
 use crate::tx::Connection;
-use crate::{Page, StoreError, TenantTx, nul};
+use crate::{Page, StoreError, TenantTx, nul, webhooks};
 
 pub mod lines;
 mod row;
@@ -151,5 +151,19 @@ pub async fn save(tx: &mut TenantTx, batch: &Batch) -> Result<(), StoreError> {
     )
     .execute(tx.connection())
     .await?;
-    Ok(())
+    tell(tx, batch).await
+}
+
+/// Every way in which a batch ends comes by here. No status follows on a final one, so it is told once.
+async fn tell(tx: &mut TenantTx, batch: &Batch) -> Result<(), StoreError> {
+    let times = &batch.times;
+    let (event_type, ended_at) = match batch.status {
+        BatchStatus::Completed => (WebhookEventType::BatchCompleted, times.completed_at),
+        BatchStatus::Failed => (WebhookEventType::BatchFailed, times.failed_at),
+        BatchStatus::Expired => (WebhookEventType::BatchExpired, times.expired_at),
+        BatchStatus::Cancelled => (WebhookEventType::BatchCancelled, times.cancelled_at),
+        _ => return Ok(()),
+    };
+    let ended_at = ended_at.unwrap_or(batch.created_at);
+    webhooks::enqueue(tx, event_type, &batch.id.to_string(), ended_at).await
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use domain::limits::MAX_ATTEMPTS;
-use domain::{DeviceKind, Job, JobId, Needs};
+use domain::{DeviceKind, Job, JobId, JobStatus, Needs, WebhookEventType};
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use crate::number::{to_bigint, to_optional_bigint};
 use crate::page::one_more;
 use crate::tx::Connection;
-use crate::{Page, StoreError, TenantTx, nul};
+use crate::{Page, StoreError, TenantTx, nul, webhooks};
 
 mod row;
 
@@ -207,13 +207,26 @@ pub(crate) async fn write(connection: &mut PgConnection, job: &Job) -> Result<()
         job.status.is_final(),
         job.data.as_ref().map(Json) as _,
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(sqlx::Error::RowNotFound.into())
+    if done.rows_affected() != 1 {
+        return Err(sqlx::Error::RowNotFound.into());
     }
+    tell(connection, job).await
+}
+
+/// Every way in which a job ends comes by here, so nobody can end one in silence. No status follows on a final one, so it
+/// is told once.
+async fn tell(connection: &mut PgConnection, job: &Job) -> Result<(), StoreError> {
+    let event_type = match job.status {
+        JobStatus::Succeeded => WebhookEventType::JobSucceeded,
+        JobStatus::Failed => WebhookEventType::JobFailed,
+        JobStatus::Cancelled => WebhookEventType::JobCancelled,
+        _ => return Ok(()),
+    };
+    let ended_at = job.finished_at.unwrap_or(job.created_at);
+    let object_id = job.id.to_string();
+    webhooks::insert(connection, job.project_id, event_type, &object_id, ended_at).await
 }
 
 fn refuse_nul(job: &Job, request: &JobRequest) -> Result<(), StoreError> {

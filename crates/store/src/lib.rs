@@ -40,6 +40,7 @@ pub mod tx;
 pub mod uploads;
 pub mod users;
 pub mod wake;
+pub mod webhooks;
 pub mod workers;
 
 pub use error::StoreError;

@@ -86,6 +86,27 @@ impl TestDatabase {
         &self.pool
     }
 
+    /// Does what no service may do, for instance to move a time of the database's.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn run(&self, statement: &'static str) -> Result<()> {
+        sqlx::query(statement).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// [`Self::run`] with a text as `$1`.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn run_with(&self, statement: &'static str, text: &str) -> Result<()> {
+        sqlx::query(statement)
+            .bind(text)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// A store that may open every kind of transaction.
     pub fn store(&self) -> Store {
         Store::from_pool(self.pool.clone())

@@ -10,6 +10,7 @@ use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
 use crate::auth::oidc::OidcConfig;
+use crate::webhooks::target::Policy;
 
 /// Where the service listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -31,6 +32,8 @@ pub struct Config {
     pub keyring: Option<Keyring>,
     /// Whose tokens are believed, beside API keys (`ATTUNE_OIDC_…`).
     pub oidc: Option<OidcConfig>,
+    /// Where webhooks may go (`ATTUNE_WEBHOOK_ALLOW_HTTP`, `ATTUNE_WEBHOOK_ALLOW_PRIVATE`).
+    pub webhook_targets: Policy,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
     pub inference_url: String,
     /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
@@ -84,6 +87,10 @@ impl Config {
                 variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
             )?,
             oidc: OidcConfig::from_variables(&variable)?,
+            webhook_targets: Policy {
+                allow_http: switch(&variable, "ATTUNE_WEBHOOK_ALLOW_HTTP")?,
+                allow_private: switch(&variable, "ATTUNE_WEBHOOK_ALLOW_PRIVATE")?,
+            },
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
             listen: listen
@@ -91,6 +98,15 @@ impl Config {
                 .with_context(|| format!("ATTUNE_LISTEN is `{listen}`, which is not host:port"))?,
             max_file_bytes,
         })
+    }
+}
+
+/// A setting that is on or off. A word that is neither is no reason to guess: this opens a door.
+fn switch(variable: impl Fn(&str) -> Option<String>, name: &str) -> anyhow::Result<bool> {
+    match variable(name).as_deref() {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(other) => anyhow::bail!("{name} is `{other}`, which is neither 1 nor 0"),
     }
 }
 
@@ -142,6 +158,7 @@ mod tests {
             ("ATTUNE_LISTEN", Some("8080")),
             ("ATTUNE_MAX_FILE_BYTES", Some("0")),
             ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
+            ("ATTUNE_WEBHOOK_ALLOW_PRIVATE", Some("maybe")),
             ("ATTUNE_SECRET_KEYS_FILE", Some("/no/such/file")),
         ] {
             let message = read(name, value).unwrap_err().to_string();

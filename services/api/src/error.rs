@@ -125,6 +125,8 @@ pub enum Thing {
     User,
     /// A permission to use a model.
     Permission,
+    /// An address that is told of events.
+    WebhookEndpoint,
 }
 
 impl Thing {
@@ -140,6 +142,7 @@ impl Thing {
             Self::ServiceAccount => "service account",
             Self::User => "user",
             Self::Permission => "permission",
+            Self::WebhookEndpoint => "webhook endpoint",
         }
     }
 
@@ -155,6 +158,7 @@ impl Thing {
             Self::ServiceAccount => "service_account_not_found",
             Self::User => "user_not_found",
             Self::Permission => "permission_not_found",
+            Self::WebhookEndpoint => "webhook_endpoint_not_found",
         }
     }
 

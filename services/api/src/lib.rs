@@ -13,6 +13,7 @@ pub mod error;
 pub mod extract;
 mod feed;
 pub mod files;
+pub mod graders;
 pub mod health;
 pub mod idempotency;
 pub mod jobs;
@@ -29,6 +30,7 @@ pub mod sweeper;
 mod telemetry;
 mod text_models;
 pub mod uploads;
+pub mod webhooks;
 
 pub use chat::InferenceClient;
 pub use config::Config;

@@ -7,11 +7,12 @@ pub(crate) mod build;
 
 use utoipa::OpenApi as _;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn, PathItem};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 
+use crate::idempotency::DOCUMENTED_HEADER;
 use crate::router::ROUTES;
 
 const KEY: &str = "api_key";
@@ -19,7 +20,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-pub(crate) struct ErrorBody {
+struct ErrorBody {
     error: ErrorFields,
 }
 
@@ -62,7 +63,9 @@ pub(crate) struct ServerSentEvent {
         (name = "Files", description = "Datasets, and what jobs leave behind."),
         (name = "Batches", description = "Many chat completions at once, answered within a day."),
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
+        (name = "Graders", description = "Rewards for what a model says, tried on one sample."),
         (name = "Models", description = "Base models of the installation and the project's own."),
+        (name = "Webhooks", description = "Addresses that are told when a job or a batch ends."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
         (name = "Documentation", description = "This document and a page that shows it. No key is needed."),
         (name = "Organization", description = "Projects, keys, service accounts and users, for administrators."),
@@ -84,6 +87,8 @@ struct Described<'a> {
     path: &'a str,
     /// Some routes read no body although their method could carry one.
     reads_body: bool,
+    /// Whether it does the same request only once.
+    is_once: bool,
     has_query: bool,
 }
 
@@ -127,6 +132,16 @@ const ERRORS: &[Common] = &[
         status: "404",
         description: "There is no such thing in this project, whoever else may have one.",
         applies: |route| route.names_something(),
+    },
+    Common {
+        status: "409",
+        description: "The same request is being carried out right now; `x-should-retry` says to send it again.",
+        applies: |route| route.is_once,
+    },
+    Common {
+        status: "422",
+        description: "The `Idempotency-Key` was used for another request.",
+        applies: |route| route.is_once,
     },
     Common {
         status: "413",
@@ -228,6 +243,7 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
         method,
         path,
         reads_body: operation.request_body.is_some(),
+        is_once: operation.parameters.iter().flatten().any(is_key),
         has_query: operation.parameters.iter().flatten().any(|parameter| {
             matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
         }),
@@ -239,6 +255,10 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
             .entry(common.status.to_owned())
             .or_insert_with(|| RefOr::T(error(common.description)));
     }
+}
+
+fn is_key(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.name == DOCUMENTED_HEADER)
 }
 
 /// A parameter may be left out, but no query can say null. Digits have no end there: a limit is clamped.

@@ -11,8 +11,8 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, batches, chat, docs, files, health, jobs, models, organization, permissions,
-    telemetry, uploads,
+    AppState, answer, batches, chat, docs, files, graders, health, jobs, models, organization,
+    permissions, telemetry, uploads, webhooks,
 };
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
@@ -70,12 +70,22 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/fine_tuning/jobs/{id}/events" => jobs::events::list_job_events),
     route!(GET "/v1/fine_tuning/jobs/{id}/metrics" => jobs::metrics::list_job_metrics),
     route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => jobs::checkpoints::list_job_checkpoints),
+    route!(POST "/v1/fine_tuning/alpha/graders/run" => graders::run::run_grader),
+    route!(POST "/v1/fine_tuning/alpha/graders/validate" => graders::validate::validate_grader),
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
     route!(GET "/v1/models/{*model}/download" => models::download::download_model),
     route!(GET "/v1/models/{*model}/limits" => models::limits::retrieve_model_limits),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
+    route!(POST "/v1/webhook_endpoints" => webhooks::create::create_webhook_endpoint),
+    route!(GET "/v1/webhook_endpoints" => webhooks::list::list_webhook_endpoints),
+    route!(GET "/v1/webhook_endpoints/{id}" => webhooks::retrieve::retrieve_webhook_endpoint),
+    route!(POST "/v1/webhook_endpoints/{id}" => webhooks::update::update_webhook_endpoint),
+    route!(DELETE "/v1/webhook_endpoints/{id}" => webhooks::delete::delete_webhook_endpoint),
+    route!(POST "/v1/webhook_endpoints/{id}/rotate_secret" => webhooks::rotate_secret::rotate_webhook_secret),
+    route!(POST "/v1/webhook_endpoints/{id}/test" => webhooks::test::test_webhook_endpoint),
+    route!(GET "/v1/webhook_event_types" => webhooks::event_types::list_webhook_event_types),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),
     route!(POST "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::create_permissions),
     route!(GET "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::list_permissions),

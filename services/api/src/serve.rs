@@ -19,7 +19,9 @@ use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
 use crate::text_models::TextModels;
-use crate::{Config, router};
+use crate::webhooks::deliver::Deliverer;
+use crate::webhooks::target::Lookup;
+use crate::{Config, router, webhooks};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
 /// is cut.
@@ -94,13 +96,15 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
             .context("the client of the identity provider could not be set up")?,
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())
             .context("the client of the inference service could not be set up")?,
+        webhooks: webhooks::Sender::new(config.webhook_targets, Lookup::system())
+            .context("the client of webhooks could not be set up")?,
         limits: Limits {
             max_file_bytes: config.max_file_bytes,
         },
     })
 }
 
-/// The sweeper and the loop that answers batches: both see every project, which this service's own login may not.
+/// The sweeper, the loop that answers batches and the one that delivers webhooks: they see every project, which this service's own login may not.
 fn start_loops(
     config: &Config,
     state: &AppState,
@@ -113,14 +117,20 @@ fn start_loops(
     let (objects, clock) = (state.objects.clone(), state.clock.clone());
     let sweeper = Sweeper::new(store.clone(), objects.clone(), clock.clone());
     let batches = Runner::new(
-        store,
+        store.clone(),
         objects,
-        clock,
+        clock.clone(),
         state.inference.clone(),
         Pace::default(),
     );
-    Ok(vec![
+    let mut loops = vec![
         tokio::spawn(sweeper.run(stop.clone().cancelled_owned())),
         tokio::spawn(batches.run(stop.clone())),
-    ])
+    ];
+    // Without the keys that secrets are sealed with there is no endpoint that could be told.
+    if let Some(keyring) = config.keyring.clone() {
+        let deliverer = Deliverer::new(store, keyring, state.webhooks.clone(), clock);
+        loops.push(tokio::spawn(deliverer.run(stop.clone().cancelled_owned())));
+    }
+    Ok(loops)
 }

@@ -11,6 +11,7 @@ use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
 use crate::text_models::TextModels;
+use crate::webhooks;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct AppState {
     pub texts: TextModels,
     /// Which jobs have news, for streams of events.
     pub feed: Feed,
+    /// The way to webhooks' receivers.
+    pub webhooks: webhooks::Sender,
     /// What an operator may bound.
     pub limits: Limits,
 }

@@ -22,7 +22,16 @@ pub struct SealedColumn {
 }
 
 /// Every column that a rotation goes through. A table with secrets adds its own here.
-pub const SEALED_COLUMNS: &[SealedColumn] = &[];
+pub const SEALED_COLUMNS: &[SealedColumn] = &[
+    SealedColumn {
+        table: "webhook_endpoints",
+        column: "secret",
+    },
+    SealedColumn {
+        table: "webhook_endpoints",
+        column: "old_secret",
+    },
+];
 
 /// Seals everything again that an older key sealed, and says how many values that were. Afterwards the older keys may go.
 ///

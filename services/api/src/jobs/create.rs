@@ -22,8 +22,7 @@ use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
 use crate::files::FINE_TUNE;
-use crate::idempotency::{Once, Opened};
-use crate::openapi::ErrorBody;
+use crate::idempotency::{Once, OnceHeader, Opened};
 use crate::{AppState, random};
 
 /// Create a job. It is in the queue when this answers.
@@ -31,15 +30,9 @@ use crate::{AppState, random};
     post,
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, of your choice: sent again within a day, it makes nothing new and gets the same answer."),
-    ),
+    params(OnceHeader),
     request_body(content = NewFineTuningJob),
-    responses(
-        (status = 200, body = FineTuningJob, description = "The job, in the queue."),
-        (status = 409, body = ErrorBody, description = "The same request is being carried out right now; try again."),
-        (status = 422, body = ErrorBody, description = "The `Idempotency-Key` was used for another request."),
-    )
+    responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
 )]
 pub async fn create_job(
     State(state): State<AppState>,

@@ -10,6 +10,7 @@ use api::batches::{Pace, Runner, TurnError};
 use domain::Clock;
 use serde_json::{Value, json};
 use store::Store;
+use store::webhooks::delivery;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Client, Form, START, TestApp, redacted};
@@ -439,4 +440,35 @@ async fn the_apis_own_login_takes_no_turns() {
     );
     let refused = runner.take_turn(&CancellationToken::new()).await;
     assert!(matches!(refused, Err(TurnError::Store(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_batch_is_told_once() {
+    let (app, stand_in) = start().await;
+    let hook = json!({
+        "name": "ours", "url": "http://127.0.0.1:9/", "event_types": ["batch.completed", "batch.cancelled"],
+    });
+    app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
+    let completed = app.alice.batch(&["ok"]).await;
+    let runner = runner(&app, &stand_in, PACE).await;
+    while take_turn(&runner).await {}
+    let cancelled = app.alice.batch(&["ok"]).await;
+    for _ in 0..2 {
+        app.alice.cancel_batch(&cancelled).await;
+    }
+    while take_turn(&runner).await {}
+    let mut tx = app.worker_store().await.worker_tx().await.unwrap();
+    let due = delivery::take(&mut tx, 10, Duration::from_mins(1))
+        .await
+        .unwrap();
+    let mut told: Vec<(&str, &str)> = due
+        .iter()
+        .map(|told| (told.event_type.as_str(), told.object_id.as_str()))
+        .collect();
+    told.sort_unstable();
+    let expected = [
+        ("batch.cancelled", cancelled.as_str()),
+        ("batch.completed", completed.as_str()),
+    ];
+    assert_eq!(told, expected);
 }

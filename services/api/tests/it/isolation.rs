@@ -19,6 +19,7 @@ struct Things {
     service_account: String,
     user: String,
     permission: String,
+    endpoint: String,
 }
 
 /// What a route is asked in the test.
@@ -65,6 +66,29 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
         ("POST", "/v1/batches/{id}/cancel") => {
             Case::Path(|things| format!("/v1/batches/{}/cancel", things.batch))
         }
+        (
+            "POST",
+            "/v1/fine_tuning/alpha/graders/run" | "/v1/fine_tuning/alpha/graders/validate",
+        ) => Case::NamesNothing,
+        ("GET", "/v1/webhook_event_types") | ("POST", "/v1/webhook_endpoints") => {
+            Case::NamesNothing
+        }
+        ("GET", "/v1/webhook_endpoints") => Case::List,
+        ("GET" | "DELETE", "/v1/webhook_endpoints/{id}") => {
+            Case::Path(|things| format!("/v1/webhook_endpoints/{}", things.endpoint))
+        }
+        ("POST", "/v1/webhook_endpoints/{id}") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}", things.endpoint),
+            |_| json!({"name": "mine"}),
+        ),
+        ("POST", "/v1/webhook_endpoints/{id}/rotate_secret") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}/rotate_secret", things.endpoint),
+            |_| json!({}),
+        ),
+        ("POST", "/v1/webhook_endpoints/{id}/test") => Case::PathAndBody(
+            |things| format!("/v1/webhook_endpoints/{}/test", things.endpoint),
+            |_| json!({"event_type": "batch.failed"}),
+        ),
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))
         }
@@ -124,8 +148,12 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
 /// The same for the routes of organizations.
 fn org_case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
-        ("GET", "/v1/organization/projects" | "/v1/organization/users")
-        | ("GET", "/v1/organization/admin_api_keys") => Case::OrgList,
+        (
+            "GET",
+            "/v1/organization/projects"
+            | "/v1/organization/users"
+            | "/v1/organization/admin_api_keys",
+        ) => Case::OrgList,
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
             Case::OrgNamesNothing
         }
@@ -144,9 +172,10 @@ fn org_case(method: &Method, path: &'static str) -> Option<Case> {
 
 /// The pattern with these things in its places.
 fn named(pattern: &str, things: &Things) -> String {
-    let key = match pattern.contains("admin_api_keys") {
-        true => &things.admin_key,
-        false => &things.key,
+    let key = if pattern.contains("admin_api_keys") {
+        &things.admin_key
+    } else {
+        &things.key
     };
     pattern
         .replace("{project_id}", &things.project)
@@ -171,6 +200,7 @@ fn nobodys() -> Things {
         service_account: format!("svc_acct_{zeros}"),
         user: format!("user-{zeros}"),
         permission: format!("cp_{zeros}"),
+        endpoint: format!("we_{zeros}"),
     }
 }
 
@@ -194,6 +224,9 @@ async fn of_alice(app: &TestApp) -> Things {
         .post(&permissions, &json!({"project_ids": [project]}))
         .await;
     let permission = permitted.ok()["first_id"].as_str().unwrap().to_owned();
+    let hook =
+        json!({"name": "hers", "url": "http://127.0.0.1:9/", "event_types": ["batch.failed"]});
+    let endpoint = app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
     Things {
         file: job["training_file"].as_str().unwrap().to_owned(),
         job: done.id.to_string(),
@@ -206,6 +239,7 @@ async fn of_alice(app: &TestApp) -> Things {
         admin_key: made("/v1/organization/admin_api_keys".to_owned(), named).await,
         project,
         permission,
+        endpoint: endpoint["id"].as_str().unwrap().to_owned(),
     }
 }
 
@@ -260,7 +294,14 @@ async fn another_tenants_things_are_like_missing_ones() {
             }
             Case::List => {
                 let list = app.bob.get(route.path).await.ok().to_string();
-                for name in [&alices.file, &alices.job, &alices.model, &alices.batch] {
+                let theirs = [
+                    &alices.file,
+                    &alices.job,
+                    &alices.model,
+                    &alices.batch,
+                    &alices.endpoint,
+                ];
+                for name in theirs {
                     assert!(!list.contains(name.as_str()), "{}", route.path);
                 }
                 continue;
@@ -343,6 +384,7 @@ async fn a_cursor_of_another_tenant_is_unknown() {
         format!("/v1/files?after={}", alices.file),
         format!("/v1/fine_tuning/jobs?after={}", alices.job),
         format!("/v1/batches?after={}", alices.batch),
+        format!("/v1/webhook_endpoints?after={}", alices.endpoint),
     ] {
         assert_eq!(
             app.bob.get(&path).await.refusal().1.as_deref(),

@@ -15,7 +15,8 @@ use work::register_base;
 use std::sync::Arc;
 
 use api::auth::oidc::{Oidc, OidcConfig};
-use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
+use api::webhooks::target::{Lookup, Policy};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels, webhooks};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, ProjectId};
@@ -34,6 +35,12 @@ pub(crate) const MAX_FILE_BYTES: u64 = 64 << 10;
 /// Two rows to train on.
 pub(crate) const ROWS: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n\
                         {\"messages\": [{\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}\n";
+
+/// Receivers of tests are on this machine.
+pub(crate) const OPEN: Policy = Policy {
+    allow_http: true,
+    allow_private: true,
+};
 
 /// Everything one test needs; dropping it stops everything.
 pub(crate) struct TestApp {
@@ -98,6 +105,7 @@ impl TestApp {
             keyring: Some(keyring()),
             oidc,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
+            webhooks: webhooks::Sender::new(OPEN, Lookup::system()).unwrap(),
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
             },
@@ -139,6 +147,7 @@ impl TestApp {
             key_pepper: pepper(),
             keyring: Some(keyring()),
             oidc: None,
+            webhook_targets: OPEN,
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 14] = [
+const IDS: [(&str, &str); 15] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
@@ -17,6 +17,7 @@ const IDS: [(&str, &str); 14] = [
     ("svc_acct_", "[service account]"),
     ("user-", "[user]"),
     ("cp_", "[permission]"),
+    ("we_", "[endpoint]"),
 ];
 
 /// The same body with ids replaced by their kind.
