@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::RawBody;
+use crate::throttle::{self, TokenHold, metered};
 use crate::{AppState, answer};
 
 /// Beyond this the inference service is as good as away.
@@ -80,11 +81,23 @@ pub async fn create_chat_completion(
     body: RawBody,
 ) -> Result<Response, ApiError> {
     check(&body.value)?;
+    let expected = throttle::estimate(&body.value);
+    let hold = state.throttle.hold_tokens(tenant.project_id, expected)?;
+    let prompt_tokens = throttle::prompt(&body.value);
     let answer = state
         .inference
         .complete(&tenant, body)
         .await
-        .map_err(ApiError::unavailable)?;
+        .map_err(ApiError::unavailable);
+    // Nothing was computed for a request that was not taken.
+    let (answer, hold) = match (answer, hold) {
+        (Ok(answer), hold) if answer.status().is_success() => (answer, hold),
+        (answer, Some(hold)) => {
+            hold.refund();
+            (answer?, None)
+        }
+        (answer, None) => (answer?, None),
+    };
     match answer.status() {
         // The inference service did not believe us: our settings are wrong, not the client's key.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::internal(format!(
@@ -100,7 +113,7 @@ pub async fn create_chat_completion(
         status if status.is_server_error() => Err(ApiError::internal(format!(
             "the inference service answered {status}"
         ))),
-        _ => Ok(passed_through(answer)),
+        _ => Ok(passed_through(answer, hold, prompt_tokens)),
     }
 }
 
@@ -118,7 +131,11 @@ fn check(request: &Value) -> Result<(), ApiError> {
 
 /// Status, type and bytes as they arrive. A client that leaves drops the stream, and with it the upstream
 /// connection, which is how the inference service learns that nobody listens.
-fn passed_through(answer: reqwest::Response) -> Response {
+fn passed_through(
+    answer: reqwest::Response,
+    hold: Option<TokenHold>,
+    prompt_tokens: u64,
+) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     for name in [CONTENT_TYPE, RETRY_AFTER] {
@@ -139,7 +156,11 @@ fn passed_through(answer: reqwest::Response) -> Response {
             .headers_mut()
             .insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
-    *response.body_mut() = Body::from_stream(answer.bytes_stream());
+    let bytes = answer.bytes_stream();
+    *response.body_mut() = match hold {
+        None => Body::from_stream(bytes),
+        Some(hold) => Body::from_stream(metered(bytes, hold, prompt_tokens, is_stream)),
+    };
     response
 }
 

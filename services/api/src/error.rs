@@ -115,6 +115,8 @@ pub enum Thing {
     User,
     /// A permission to use a model.
     Permission,
+    /// The limits of a project.
+    RateLimit,
 }
 
 impl Thing {
@@ -128,6 +130,7 @@ impl Thing {
             Self::ServiceAccount => "service account",
             Self::User => "user",
             Self::Permission => "permission",
+            Self::RateLimit => "rate limit",
         }
     }
 
@@ -141,6 +144,7 @@ impl Thing {
             Self::ServiceAccount => "service_account_not_found",
             Self::User => "user_not_found",
             Self::Permission => "permission_not_found",
+            Self::RateLimit => "rate_limit_not_found",
         }
     }
 

@@ -5,7 +5,7 @@ mod json;
 mod name;
 mod query;
 
-pub use id::{PathId, PathIds};
+pub use id::{Identifies, PathId, PathIds};
 pub use json::{JsonBody, RawBody};
 pub use name::PathName;
 pub use query::{Params, unknown_cursor};

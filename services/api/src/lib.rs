@@ -4,9 +4,10 @@
 //! service's. Every handler that reaches tenant data takes a [`auth::Tenant`] first.
 
 pub mod answer;
+pub mod audit_logs;
 pub mod auth;
 pub mod chat;
-mod config;
+pub mod config;
 pub mod error;
 pub mod extract;
 pub mod files;
@@ -18,11 +19,13 @@ pub mod organization;
 pub mod page;
 pub mod permissions;
 mod random;
+pub mod rate_limits;
 pub mod router;
 mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
+pub mod throttle;
 
 pub use chat::InferenceClient;
 pub use config::Config;

@@ -1,6 +1,7 @@
 //! From settings to a running server, and to its end.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +16,7 @@ use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
+use crate::throttle::Throttle;
 use crate::{Config, router};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
@@ -46,7 +48,8 @@ pub async fn serve(
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let serving = axum::serve(listener, router(state.clone()))
+    let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service)
         .with_graceful_shutdown(signal)
         .into_future();
     let overdue = async {
@@ -83,6 +86,8 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
             .context("the client of the identity provider could not be set up")?,
         inference: InferenceClient::new(&config.inference_url, config.internal_token.clone())
             .context("the client of the inference service could not be set up")?,
+        throttle: Throttle::new(Clock::system(), config.replicas),
+        trusts_proxy: config.trusts_proxy,
         limits: Limits {
             max_file_bytes: config.max_file_bytes,
         },

@@ -9,6 +9,7 @@ use store::sealed::Keyring;
 
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
+use crate::throttle::Throttle;
 
 /// Handles to everything a handler may need. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,10 @@ pub struct AppState {
     pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// Requests and tokens per minute, of projects that have a limit.
+    pub throttle: Throttle,
+    /// Whether requests come through a proxy that says truly whom it speaks for.
+    pub trusts_proxy: bool,
     /// What an operator may bound.
     pub limits: Limits,
 }

@@ -104,6 +104,8 @@ pub async fn serve_api(
         inference_url: required("ATTUNE_INFERENCE_URL")?,
         internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
         listen: listener.local_addr()?,
+        replicas: api::config::replicas(variable("ATTUNE_API_REPLICAS").as_deref())?,
+        trusts_proxy: api::config::trusts_proxy(variable("ATTUNE_TRUSTED_PROXY").as_deref())?,
         max_file_bytes,
     };
     api::serve(config, listener, shutdown).await

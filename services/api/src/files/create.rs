@@ -11,7 +11,10 @@ use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use dataset::{FirstRow, ScanReport};
 use domain::FileId;
 use domain::limits::MAX_LINE_BYTES;
+use serde_json::json;
+use store::audit::{self, Act};
 use store::files::{self, File, FileStatus};
+use store::quotas::{self, Room};
 use tracing::Instrument as _;
 
 use super::form::{Destination, FileUpload, Form, StoredFile};
@@ -58,7 +61,11 @@ async fn upload(state: AppState, tenant: Tenant, request: Request) -> Result<Fil
     let received = if declared_bytes > max_bytes.saturating_add(FORM_OVERHEAD_BYTES) {
         Err(ApiError::too_large("file", max_bytes).param("file"))
     } else {
-        receive(&state, &tenant, &mut multipart).await
+        let wanted = declared_bytes.saturating_sub(FORM_OVERHEAD_BYTES);
+        match room(&state, &tenant, wanted).await {
+            Ok(room) => receive(&state, &tenant, room, &mut multipart).await,
+            Err(error) => Err(error),
+        }
     };
     if received.is_err() && may_drain {
         drain(multipart).await;
@@ -69,15 +76,35 @@ async fn upload(state: AppState, tenant: Tenant, request: Request) -> Result<Fil
     // without its object would be worse. The sweep takes it away.
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     files::create(&mut tx, &file).await?;
+    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
+        drop(tx);
+        discard(&state, &keys::file(file.project_id, file.id)).await;
+        return Err(refused.into());
+    }
+    audit::record(&mut tx, &tenant.actor(), &created(&file), file.created_at).await?;
     tx.commit().await?;
     metrics::counter!("attune_uploaded_bytes_total").increment(file.size_bytes);
     Ok(file)
+}
+
+/// How much fits into what the project may store, before anything is. Another upload may take it meanwhile, so it is
+/// checked again with the row.
+async fn room(state: &AppState, tenant: &Tenant, wanted: u64) -> Result<Option<Room>, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    Ok(quotas::room(&mut tx, wanted).await?)
+}
+
+/// What the audit log keeps of it.
+fn created(file: &File) -> Act {
+    let details = json!({"purpose": file.purpose, "bytes": file.size_bytes, "sha256": file.sha256});
+    Act::new("file.created", "file", file.id).details(details)
 }
 
 /// The file, its object stored. After an error nothing is.
 async fn receive(
     state: &AppState,
     tenant: &Tenant,
+    room: Option<Room>,
     multipart: &mut Multipart,
 ) -> Result<File, ApiError> {
     let id = FileId::new();
@@ -86,19 +113,24 @@ async fn receive(
         objects: &state.objects,
         key: &key,
         max_bytes: state.limits.max_file_bytes,
+        room,
     };
     let mut form = Form::default();
     let read = form.read(multipart, &destination).await;
     let was_stored = form.file.is_some();
     let file = read.and_then(|()| judged(form, id, tenant, state.clock.now()));
-    if file.is_err()
-        && was_stored
-        && let Err(error) = state.objects.delete(&key).await
-    {
+    if file.is_err() && was_stored {
+        discard(state, &key).await;
+    }
+    file
+}
+
+/// Deletes the object of a refused upload.
+async fn discard(state: &AppState, key: &str) {
+    if let Err(error) = state.objects.delete(key).await {
         let chain = domain::failure::error_chain(&error);
         tracing::warn!(error = %chain, "A refused upload's object stays until the sweep: {chain}");
     }
-    file
 }
 
 /// The row of what was stored, if it is what its purpose asks for.

@@ -6,6 +6,7 @@ use axum::extract::Multipart;
 use axum::extract::multipart::{Field, MultipartError};
 use bytes::Bytes;
 use dataset::{QuickScan, ScanReport};
+use store::quotas::Room;
 use utoipa::ToSchema;
 
 use super::purpose;
@@ -32,6 +33,26 @@ pub(super) struct Destination<'a> {
     pub(super) objects: &'a ObjectStore,
     pub(super) key: &'a str,
     pub(super) max_bytes: u64,
+    /// What is left of what the project may store.
+    pub(super) room: Option<Room>,
+}
+
+impl Destination<'_> {
+    /// What it takes at most.
+    fn bound(&self) -> u64 {
+        let room = self.room.as_ref().map_or(u64::MAX, Room::bytes);
+        self.max_bytes.min(room)
+    }
+
+    /// Why it did not take more.
+    fn refusal(&self) -> ApiError {
+        match &self.room {
+            Some(room) if room.bytes() < self.max_bytes => {
+                ApiError::quota_exceeded(&room.exceeded())
+            }
+            _ => ApiError::too_large("file", self.max_bytes).param("file"),
+        }
+    }
 }
 
 /// What was read so far.
@@ -110,7 +131,7 @@ async fn store(
     };
     let stored = destination
         .objects
-        .put_stream(destination.key, chunks, destination.max_bytes)
+        .put_stream(destination.key, chunks, destination.bound())
         .await;
     match stored {
         Ok(stored) => Ok(StoredFile {
@@ -118,9 +139,7 @@ async fn store(
             stored,
             scan: scan.finish(),
         }),
-        Err(ArtifactError::TooLarge { max_bytes, .. }) => {
-            Err(ApiError::too_large("file", max_bytes).param("file"))
-        }
+        Err(ArtifactError::TooLarge { .. }) => Err(destination.refusal()),
         Err(ArtifactError::Source { .. }) => Err(cut_short()),
         Err(error) => Err(error.into()),
     }

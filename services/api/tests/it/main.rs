@@ -4,6 +4,7 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
+mod audit;
 mod chat;
 mod deletion;
 mod errors;
@@ -15,6 +16,7 @@ mod job_refusals;
 mod jobs;
 mod models;
 mod pausing;
+mod quotas;
 mod serving;
 mod support;
 mod sweeping;

@@ -10,12 +10,14 @@ pub(crate) use form::Form;
 pub(crate) use redact::redacted;
 use work::register_base;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use api::throttle::Throttle;
 use api::{AppState, Config, InferenceClient, Limits};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
-use domain::{Clock, ManualClock, ProjectId};
+use domain::{Clock, ManualClock, OrgId, ProjectId};
 use store::Store;
 use tempfile::TempDir;
 use testkit::database::{TestDatabase, keyring, pepper, seed_tenants};
@@ -37,7 +39,9 @@ pub(crate) struct TestApp {
     pub(crate) alice: Client,
     pub(crate) bob: Client,
     pub(crate) admin: Client,
+    pub(crate) bob_admin: Client,
     pub(crate) anonymous: Client,
+    pub(crate) alice_org: OrgId,
     pub(crate) alice_project: ProjectId,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) objects: ObjectStore,
@@ -78,19 +82,25 @@ impl TestApp {
             keyring: Some(keyring()),
             oidc: None,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
+            throttle: Throttle::new(Clock::from(clock.clone()), 1),
+            trusts_proxy: false,
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
             },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server =
-            tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        let server = tokio::spawn(async move {
+            let service = api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service).await.unwrap();
+        });
         Self {
             alice: Client::new(&url, Some(&alice.api_key)),
             bob: Client::new(&url, Some(&bob.api_key)),
             admin: Client::new(&url, Some(&alice.admin_key)),
+            bob_admin: Client::new(&url, Some(&bob.admin_key)),
             anonymous: Client::new(&url, None),
+            alice_org: alice.org_id,
             alice_project: alice.project_id,
             clock,
             objects,
@@ -120,6 +130,8 @@ impl TestApp {
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            replicas: 1,
+            trusts_proxy: false,
             max_file_bytes: MAX_FILE_BYTES,
         }
     }
