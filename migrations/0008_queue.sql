@@ -75,6 +75,7 @@ DECLARE
     waits integer := (NEW.lease_token IS NULL AND NEW.status IN ('validating_files', 'queued'))::integer;
     runs integer := (NEW.lease_token IS NOT NULL)::integer;
     mine uuid := NEW.project_id;
+    present double precision;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         waits := waits - (OLD.lease_token IS NULL AND OLD.status IN ('validating_files', 'queued'))::integer;
@@ -83,22 +84,25 @@ BEGIN
     IF waits = 0 AND runs = 0 THEN
         RETURN NULL;
     END IF;
+    SELECT max(served_virtual_time) INTO present FROM project_queues;
     IF runs = 1 THEN
-        -- A claim is what costs.
+        -- A claim is what costs. A project whose jobs nobody could take for a while (a pause between attempts, no worker
+        -- of their kind) was not served meanwhile; two turns of that are made up for, and no more.
         UPDATE project_queues
         SET n_waiting = n_waiting + waits, n_running = n_running + 1,
-            served_virtual_time = virtual_time, virtual_time = virtual_time + 1 / weight, updated_at = now()
+            served_virtual_time = greatest(virtual_time, present - 2),
+            virtual_time = greatest(virtual_time, present - 2) + 1 / weight, updated_at = now()
         WHERE project_id = mine;
         RETURN NULL;
     END IF;
-    INSERT INTO project_queues AS q (project_id) VALUES (mine) ON CONFLICT DO NOTHING;
+    INSERT INTO project_queues (project_id) VALUES (mine) ON CONFLICT DO NOTHING;
     -- Time in which a project had nothing to claim, or was at its cap, counts neither for nor against it: its clock
     -- goes on from now.
-    UPDATE project_queues q
+    UPDATE project_queues
     SET n_waiting = n_waiting + waits, n_running = n_running + runs, updated_at = now(),
         virtual_time = CASE
             WHEN n_waiting = 0 OR n_running >= max_running_jobs
-            THEN greatest(virtual_time, (SELECT max(served_virtual_time) FROM project_queues))
+            THEN greatest(virtual_time, present)
             ELSE virtual_time
         END
     WHERE project_id = mine;

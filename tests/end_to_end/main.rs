@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_rows;
+mod full;
 mod importing;
 mod kills;
 mod memory;
 mod outage;
+mod pausing;
 mod preferences;
 mod train_command;
 

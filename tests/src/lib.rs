@@ -133,7 +133,8 @@ impl Installation {
             .await;
     }
 
-    fn run_service(&mut self, service: &'static str) {
+    /// Starts a service over `attune storage`: one that is there already gets another beside it.
+    pub fn run_service(&mut self, service: &'static str) {
         let mut command = attune();
         command.arg(service).env("ATTUNE_LEASE_SECS", LEASE_SECS);
         for (name, value) in self.exports_for(service) {
@@ -191,6 +192,12 @@ impl Installation {
         process::kill_child(self.running[0].1.id(), service, |arguments| {
             arguments.get(1).is_some_and(|argument| argument == service)
         });
+    }
+
+    /// Sends a signal to the process that runs the service, the first if there are several.
+    pub fn signal_service(&self, service: &str, signal: Signal) {
+        let found = self.running.iter().find(|(name, _)| *name == service);
+        process::send(&found.expect("it runs").1, signal);
     }
 
     /// Kills the private Postgres, without warning.

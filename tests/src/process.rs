@@ -31,8 +31,15 @@ pub(crate) fn spawn(mut command: Command, log: &Path) -> Child {
 
 /// Ends a process of ours with `signal` and waits for it.
 pub(crate) fn end(mut process: Child, signal: Signal) {
-    kill_process(Pid::from_child(&process), signal).unwrap();
+    send(&process, signal);
+    // One that a test stopped would never see it.
+    send(&process, Signal::CONT);
     process.wait().unwrap();
+}
+
+/// Sends a signal and waits for nothing.
+pub(crate) fn send(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).unwrap();
 }
 
 /// Kills the child of `parent` whose arguments `is_it`, without warning.

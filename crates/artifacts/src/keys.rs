@@ -5,7 +5,7 @@
 //!
 //! Our keys stay under [`MAX_EMBEDDED_KEY_BYTES`]: the embedded server makes file names of them.
 
-use domain::{BaseModelId, FileId, FineTunedModelId, JobId, ProjectId};
+use domain::{BaseModelId, FileId, FineTunedModelId, JobId, PartId, ProjectId, UploadId};
 
 use crate::ArtifactError;
 
@@ -29,6 +29,16 @@ pub fn files_prefix(project: ProjectId) -> String {
 /// The content of an uploaded or produced file.
 pub fn file(project: ProjectId, file: FileId) -> String {
     format!("{project}/files/{file}")
+}
+
+/// The prefix of an upload's parts, ending in `/`.
+pub fn upload_prefix(project: ProjectId, upload: UploadId) -> String {
+    format!("{project}/uploads/{upload}/")
+}
+
+/// A part of an upload, until the upload becomes a file or is given up.
+pub fn upload_part(project: ProjectId, upload: UploadId, part: PartId) -> String {
+    format!("{project}/uploads/{upload}/{part}")
 }
 
 /// Everything that attempts of one job wrote.
@@ -102,6 +112,7 @@ mod tests {
         let (project, job) = (ProjectId::new(), JobId::new());
         for key in [
             file(project, FileId::new()),
+            upload_part(project, UploadId::new(), PartId::new()),
             checkpoint(project, job, 1, 2),
             result(project, job, 1),
             adapter(project, FineTunedModelId::new()),
@@ -115,6 +126,8 @@ mod tests {
         let prefix = checkpoint(ProjectId::new(), JobId::new(), 9_999, 99_999_999);
         let longest = format!("{prefix}adapter_model.safetensors");
         assert!(longest.len() <= MAX_EMBEDDED_KEY_BYTES, "{longest}");
+        let part = upload_part(ProjectId::new(), UploadId::new(), PartId::new());
+        assert!(part.len() <= MAX_EMBEDDED_KEY_BYTES, "{part}");
         let shard = base(BaseModelId::new(), "model-00001-of-00100.safetensors");
         assert!(shard.len() <= MAX_EMBEDDED_KEY_BYTES, "{shard}");
     }

@@ -12,6 +12,7 @@ mod mirror;
 mod read;
 mod store;
 mod write;
+mod zip;
 
 pub use config::S3Config;
 pub use error::ArtifactError;
@@ -19,3 +20,4 @@ pub use list::ObjectInfo;
 pub use read::{ByteStream, ObjectBody};
 pub use store::ObjectStore;
 pub use write::{PART_BYTES, Stored};
+pub use zip::{ZipEntry, ZipSource, zip_size_bytes, zip_stream};

@@ -39,6 +39,34 @@ impl ObjectStore {
         }
         Ok(())
     }
+
+    /// Fetches into `dir` those of `names` that lie below `prefix` (which ends in `/`), and says which they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`ObjectStore::list`] and [`ObjectStore::get_file`].
+    pub async fn get_present<'a>(
+        &self,
+        prefix: &str,
+        names: &[&'a str],
+        dir: &Path,
+    ) -> Result<Vec<&'a str>, ArtifactError> {
+        let stored = self.list(prefix).await?;
+        let is_there = |name: &str| {
+            let mut names = stored.iter().map(|object| object.key.strip_prefix(prefix));
+            names.any(|stored| stored == Some(name))
+        };
+        let there: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| is_there(name))
+            .collect();
+        for name in &there {
+            self.get_file(&format!("{prefix}{name}"), &dir.join(name))
+                .await?;
+        }
+        Ok(there)
+    }
 }
 
 /// Stored names become file names, so they must not lead elsewhere.

@@ -3,7 +3,11 @@
 //! serde's own errors name a line and a column of text the client never saw as such; a person who set `lora.rank`
 //! to 0 wants to read `lora.rank`.
 
+mod range;
+
 use serde_json::{Map, Value};
+
+pub use range::Range;
 
 /// A field whose value cannot be used.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -34,11 +38,40 @@ impl FieldError {
     }
 }
 
+/// A setting, and what it takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// The path of the field, for instance `lora.rank`.
+    pub field: String,
+    /// What it takes, beside `null` and `"auto"`.
+    pub kind: SettingKind,
+}
+
+/// What a setting takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SettingKind {
+    /// A whole number between these two.
+    Integer {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+    /// A number in a range.
+    Number(Range),
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Word(Vec<String>),
+}
+
 /// The fields of one JSON object that have not been read yet.
 #[derive(Debug)]
 pub struct Fields {
     path: String,
     rest: Map<String, Value>,
+    /// What was asked for, if that is to be known.
+    settings: Option<Vec<Setting>>,
 }
 
 impl Fields {
@@ -51,11 +84,37 @@ impl Fields {
         Ok(Self {
             path: path.to_owned(),
             rest,
+            settings: None,
         })
+    }
+
+    /// No fields, for whoever wants to know what is read: see [`Fields::settings`].
+    pub fn described(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            rest: Map::new(),
+            settings: Some(Vec::new()),
+        }
+    }
+
+    /// What was asked of [`Fields::described`], in that order.
+    pub fn settings(self) -> Vec<Setting> {
+        self.settings.unwrap_or_default()
+    }
+
+    fn describe(&mut self, name: &str, kind: impl FnOnce() -> SettingKind) {
+        let field = self.path_of(name);
+        if let Some(settings) = &mut self.settings {
+            settings.push(Setting {
+                field,
+                kind: kind(),
+            });
+        }
     }
 
     /// An optional whole number within bounds. `null` and `"auto"` count as absent.
     pub fn integer(&mut self, name: &str, min: u64, max: u64) -> Result<Option<u64>, FieldError> {
+        self.describe(name, || SettingKind::Integer { min, max });
         self.take(name, |value| {
             whole_number(value)
                 .filter(|n| (min..=max).contains(n))
@@ -63,23 +122,20 @@ impl Fields {
         })
     }
 
-    /// An optional number for which `accept` holds; `wanted` says in words what that means.
-    pub fn number(
-        &mut self,
-        name: &str,
-        wanted: &str,
-        accept: impl Fn(f64) -> bool,
-    ) -> Result<Option<f64>, FieldError> {
+    /// An optional number within a range.
+    pub fn number(&mut self, name: &str, range: Range) -> Result<Option<f64>, FieldError> {
+        self.describe(name, || SettingKind::Number(range));
         self.take(name, |value| {
             value
                 .as_f64()
-                .filter(|n| n.is_finite() && accept(*n))
-                .ok_or_else(|| format!("must be {wanted}"))
+                .filter(|n| n.is_finite() && range.contains(*n))
+                .ok_or_else(|| format!("must be {range}"))
         })
     }
 
     /// An optional `true` or `false`.
     pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, FieldError> {
+        self.describe(name, || SettingKind::Boolean);
         self.take(name, |value| {
             value
                 .as_bool()
@@ -93,6 +149,9 @@ impl Fields {
         name: &str,
         words: &[(&str, T)],
     ) -> Result<Option<T>, FieldError> {
+        self.describe(name, || {
+            SettingKind::Word(words.iter().map(|(word, _)| (*word).to_owned()).collect())
+        });
         self.take(name, |value| {
             words
                 .iter()

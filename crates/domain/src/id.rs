@@ -131,6 +131,19 @@ id_type!(
     LeaseToken, "lease token", "lease_"
 );
 
+id_type!(
+    /// A file that comes in parts.
+    UploadId, "upload", "upload_"
+);
+id_type!(
+    /// A part of an upload.
+    PartId, "part", "part_"
+);
+id_type!(
+    /// A batch of requests.
+    BatchId, "batch", "batch_"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

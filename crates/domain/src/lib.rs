@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod auto;
+pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod cost;
@@ -15,16 +16,19 @@ pub mod job;
 pub mod limits;
 pub mod model_name;
 pub mod needs;
+pub mod upload;
 
 pub use access::{OrgRole, Role, Scope, Scopes};
+pub use batch::{Batch, BatchStatus};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Hyperparameters, TrainingConfig};
 pub use data::{DataReport, JobData};
 pub use failure::Failure;
-pub use field::FieldError;
+pub use field::{FieldError, Setting, SettingKind};
 pub use id::{
-    ApiKeyId, BaseModelId, CheckpointId, EventId, FileId, FineTunedModelId, JobId, LeaseToken,
-    OrgId, PermissionId, ProjectId, ServiceAccountId, UserId,
+    ApiKeyId, BaseModelId, BatchId, CheckpointId, EventId, FileId, FineTunedModelId, JobId,
+    LeaseToken, OrgId, PartId, PermissionId, ProjectId, ServiceAccountId, UploadId, UserId,
 };
 pub use job::{Job, JobError, JobStatus};
 pub use needs::{DeviceKind, Needs, WorkerKind};
+pub use upload::{Upload, UploadStatus};

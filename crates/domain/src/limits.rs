@@ -21,3 +21,19 @@ pub const MAX_SEED: u64 = 2_147_483_647;
 
 /// How often a job is tried before it fails for good.
 pub const MAX_ATTEMPTS: i32 = 4;
+
+/// The largest file that may come in parts, where the operator's own bound is not lower: 8 GB, as OpenAI's.
+pub const MAX_UPLOAD_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// The largest part of an upload: 64 MB, as OpenAI's.
+pub const MAX_PART_BYTES: u64 = 64 * 1024 * 1024;
+/// Parts of one upload, used or not.
+pub const MAX_PARTS: u64 = 10_000;
+
+/// Requests in a batch.
+pub const MAX_BATCH_LINES: u64 = 50_000;
+/// The largest input file of a batch.
+pub const MAX_BATCH_BYTES: u64 = 200 * 1024 * 1024;
+/// Characters of a request's name within its batch.
+pub const MAX_CUSTOM_ID_CHARS: usize = 512;
+/// Batches of one project that are not final.
+pub const MAX_OPEN_BATCHES: u64 = 100;

@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::adapter::files::write_atomically;
 use crate::error::LoadError;
 use crate::safetensors_file::{SafetensorsSource, write_header};
-use crate::transformer::CausalLm;
+use crate::transformer::{CausalLm, EMBEDDING};
 use crate::weights::WeightSource;
 
 /// The tensors that files hold a weight as, one behind the other: Hugging Face's names and shapes.
@@ -155,15 +155,14 @@ impl FullWeights {
     /// Reads the weights of `model` from the file that [`Self::save`] wrote.
     ///
     /// # Errors
-    /// When the file is missing, corrupt or lies about its contents, or was written for a model of other dimensions or with
-    /// another answer to `train_embeddings`.
-    pub fn load(path: &Path, model: &CausalLm, train_embeddings: bool) -> Result<Self, LoadError> {
+    /// When the file is missing, corrupt or lies about its contents, or was written for a model of other dimensions.
+    pub fn load(path: &Path, model: &CausalLm) -> Result<Self, LoadError> {
         if !path.exists() {
             return Err(LoadError::MissingFile(path.to_owned()));
         }
         let mut source = SafetensorsSource::open(&[path.to_owned()])?;
         let mut unused: BTreeSet<_> = source.tensors().into_iter().map(|(name, _)| name).collect();
-        let mut loaded = model.trainable(train_embeddings);
+        let mut loaded = model.trainable(unused.contains(EMBEDDING));
         for weight in &mut loaded.weights {
             let mut values = Vec::with_capacity(weight.tensor.shape().num_elements());
             for (name, shape) in &weight.stored {

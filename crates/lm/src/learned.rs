@@ -1,10 +1,22 @@
 //! What a run changes, whichever it is: an adapter beside a base model that stays, or the model's own weights.
 
+use std::path::Path;
+
 use burn::tensor::Tensor;
 
 use crate::adapter::Adapter;
+use crate::error::LoadError;
 use crate::full::FullWeights;
 use crate::transformer::CausalLm;
+
+/// The file of a model's own weights, those that learned.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+/// What [`Learned::save`] may leave in a folder: the two files of an adapter, or that of the weights.
+pub const FILES: [&str; 3] = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    WEIGHTS_FILE,
+];
 
 /// What learns: named tensors in a fixed order. Cheap to clone: clones share the tensors.
 #[derive(Debug, Clone)]
@@ -67,6 +79,33 @@ impl Learned {
         match self {
             Self::Adapter(adapter) => (base.clone(), Some(adapter)),
             Self::Full(weights) => (base.with_weights(weights), None),
+        }
+    }
+
+    /// Writes it into the folder `dir`: an adapter as PEFT keeps it, or the weights that learned.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, dir: &Path, base_name: &str) -> Result<(), LoadError> {
+        match self {
+            Self::Adapter(adapter) => adapter.save(dir, base_name),
+            Self::Full(weights) => {
+                std::fs::create_dir_all(dir).map_err(LoadError::io(dir))?;
+                weights.save(&dir.join(WEIGHTS_FILE))
+            }
+        }
+    }
+
+    /// Reads what [`Self::save`] wrote about `model`; what it is, its files say.
+    ///
+    /// # Errors
+    /// When files are missing, corrupt or lie about their contents, or are about a model of other dimensions.
+    pub fn load(dir: &Path, model: &CausalLm) -> Result<Self, LoadError> {
+        let weights = dir.join(WEIGHTS_FILE);
+        if weights.exists() {
+            FullWeights::load(&weights, model).map(Self::Full)
+        } else {
+            Adapter::load(dir, model.config(), model.device()).map(Self::Adapter)
         }
     }
 

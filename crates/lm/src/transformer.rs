@@ -26,6 +26,8 @@ use crate::precision::{Precision, cast};
 use crate::session::Session;
 use crate::weight::Weight;
 
+pub(crate) use load::EMBEDDING;
+
 /// A decoder-only language model. Cheap to clone: clones share the weights.
 #[derive(Debug, Clone)]
 pub struct CausalLm {

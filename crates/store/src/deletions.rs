@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use domain::{FileId, JobId, ProjectId};
+use domain::{FileId, JobId, ProjectId, UploadId};
 use sqlx::types::Uuid;
 
 use crate::tx::Connection;
@@ -137,4 +137,19 @@ pub async fn open_jobs(tx: &mut WorkerTx, ids: &[JobId]) -> Result<HashSet<JobId
     .fetch_all(tx.connection())
     .await?;
     Ok(rows.into_iter().map(JobId).collect())
+}
+
+/// Those of `ids` that are uploads and pending: what lies below their prefixes may be, or become, their parts.
+pub async fn open_uploads(
+    tx: &mut WorkerTx,
+    ids: &[UploadId],
+) -> Result<HashSet<UploadId>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_scalar!(
+        "SELECT id FROM uploads WHERE id = ANY($1) AND status = 'pending'",
+        &ids
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(rows.into_iter().map(UploadId).collect())
 }

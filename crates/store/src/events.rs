@@ -228,6 +228,59 @@ pub async fn list(
     Page::cut(rows, limit, EventRow::read)
 }
 
+/// Where a job's events stand: the place of `after`, or the beginning.
+///
+/// # Errors
+/// [`StoreError::UnknownCursor`] if `after` is not an event of the job.
+pub async fn place(
+    tx: &mut TenantTx,
+    job_id: JobId,
+    after: Option<EventId>,
+) -> Result<i64, StoreError> {
+    match after {
+        None => Ok(0),
+        Some(id) => seq_of(tx, job_id, id)
+            .await?
+            .ok_or(StoreError::UnknownCursor),
+    }
+}
+
+/// Up to `limit` of a job's events after a [`place`], oldest first, and the place of the last.
+///
+/// None is ever added before the last: whoever tells an event holds the job's row, so places and commits have one order.
+pub async fn following(
+    tx: &mut TenantTx,
+    job_id: JobId,
+    place: i64,
+    limit: u32,
+) -> Result<(Vec<Event>, i64), StoreError> {
+    let rows = sqlx::query!(
+        "SELECT seq, id, job_id, level, type AS kind, message, data, created_at FROM job_events
+         WHERE project_id = $1 AND job_id = $2 AND seq > $3
+         ORDER BY seq LIMIT $4",
+        tx.project_id().0,
+        job_id.0,
+        place,
+        i64::from(limit),
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    let last = rows.last().map_or(place, |row| row.seq);
+    let events = rows.into_iter().map(|row| {
+        EventRow {
+            id: row.id,
+            job_id: row.job_id,
+            level: row.level,
+            kind: row.kind,
+            message: row.message,
+            data: row.data,
+            created_at: row.created_at,
+        }
+        .read()
+    });
+    Ok((events.collect::<Result<_, _>>()?, last))
+}
+
 async fn seq_of(tx: &mut TenantTx, job_id: JobId, id: EventId) -> Result<Option<i64>, StoreError> {
     Ok(sqlx::query_scalar!(
         "SELECT seq FROM job_events WHERE project_id = $1 AND job_id = $2 AND id = $3",

@@ -1,6 +1,6 @@
 //! Files that a tenant uploaded or a job produced. The bytes are in object storage; this is what is known of them.
 
-use domain::{FileId, ProjectId};
+use domain::{BatchId, FileId, JobId, ProjectId};
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
@@ -219,6 +219,44 @@ pub async fn set_status(
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// What still needs a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeededBy {
+    /// A job that is not final trains, validates or mixes in its rows.
+    Job(JobId),
+    /// A batch that is not final has its requests there.
+    Batch(BatchId),
+}
+
+/// Something that is not finished and reads this file, if there is any.
+pub async fn needed_by(tx: &mut TenantTx, id: FileId) -> Result<Option<NeededBy>, StoreError> {
+    let job = sqlx::query_scalar!(
+        "SELECT id FROM jobs
+         WHERE project_id = $1 AND status NOT IN ('succeeded', 'failed', 'cancelled')
+           AND (training_file = $2 OR validation_file = $2 OR config #>> '{replay,file}' = $3)
+         ORDER BY created_at LIMIT 1",
+        tx.project_id().0,
+        id.0,
+        id.to_string(),
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    if let Some(job) = job {
+        return Ok(Some(NeededBy::Job(JobId(job))));
+    }
+    let batch = sqlx::query_scalar!(
+        "SELECT id FROM batches
+         WHERE project_id = $1 AND input_file = $2
+           AND status NOT IN ('completed', 'failed', 'expired', 'cancelled')
+         ORDER BY created_at LIMIT 1",
+        tx.project_id().0,
+        id.0,
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(batch.map(BatchId).map(NeededBy::Batch))
 }
 
 /// Deletes a file; its object follows when the sweeper comes by. False if there is no such file.

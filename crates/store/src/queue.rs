@@ -104,7 +104,15 @@ async fn turn(
     let busy = query_turn!("", device, memory_bytes, passed_over)
         .fetch_optional(tx.connection())
         .await?;
-    Ok(busy)
+    if busy.is_none() {
+        return Ok(None);
+    }
+    // Whoever else waited for this project had the same thought, and its clock has gone on since. Look again, with the
+    // project in hand.
+    let free = query_turn!(" SKIP LOCKED", device, memory_bytes, passed_over)
+        .fetch_optional(tx.connection())
+        .await?;
+    Ok(free.or(busy))
 }
 
 /// The oldest job of the project, taken. A trigger moves the project's counts and clock.

@@ -94,6 +94,13 @@ impl Store {
         })
     }
 
+    /// A transaction that may see which jobs have news, and nothing of what the news is.
+    pub async fn feed_tx(&self) -> Result<FeedTx, StoreError> {
+        Ok(FeedTx {
+            tx: self.begin_as("app_feed").await?,
+        })
+    }
+
     /// A transaction in which Postgres itself shows only what belongs to the organization `org_id`: its projects, users
     /// and keys, and nothing of what its projects hold but the names of their models.
     pub async fn org_tx(&self, org_id: OrgId) -> Result<OrgTx, StoreError> {
@@ -169,6 +176,12 @@ pub struct AuthTx {
     tx: Transaction<'static, Postgres>,
 }
 
+/// A transaction that learns which jobs of all tenants have news.
+#[derive(Debug)]
+pub struct FeedTx {
+    tx: Transaction<'static, Postgres>,
+}
+
 /// A transaction in which Postgres itself shows only one organization.
 #[derive(Debug)]
 pub struct OrgTx {
@@ -189,7 +202,7 @@ pub struct OperatorTx {
     tx: Transaction<'static, Postgres>,
 }
 
-/// Any of the five: for what everyone may read.
+/// Any of them: for what everyone may read.
 pub trait AnyTx: connection::Connection {}
 
 /// An administrator's transaction: of one organization, or of the whole installation.
@@ -232,5 +245,6 @@ macro_rules! transaction {
 transaction!(TenantTx);
 transaction!(WorkerTx);
 transaction!(AuthTx);
+transaction!(FeedTx);
 transaction!(OrgTx);
 transaction!(OperatorTx);

@@ -12,10 +12,12 @@ mod error;
 mod mask;
 mod message;
 mod model;
+mod shown;
 mod tokenizer;
 
 pub use error::TextError;
 pub use mask::Example;
 pub use message::{ContentError, Conversation, Message, ROLES, content_from_json};
 pub use model::TextModel;
+pub use shown::{Segment, Shown};
 pub use tokenizer::{DecodeStream, Tokenizer};

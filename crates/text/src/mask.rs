@@ -8,6 +8,7 @@
 //! boundary: such a token holds some of the prompt, which the model is not asked to write.
 
 use crate::chat_template::Prepared;
+use crate::shown::Shown;
 use crate::tokenizer::{Encoded, Tokenizer};
 use crate::{Conversation, TextError};
 
@@ -45,12 +46,23 @@ pub(crate) fn encode_example(
     conversation: &Conversation,
     max_seq_len: usize,
 ) -> Result<Example, TextError> {
+    show_example(tokenizer, prepared, conversation, max_seq_len).map(|shown| shown.example)
+}
+
+/// As [`encode_example`], with the text and where each token stands in it.
+pub(crate) fn show_example(
+    tokenizer: &Tokenizer,
+    prepared: &Prepared<'_>,
+    conversation: &Conversation,
+    max_seq_len: usize,
+) -> Result<Shown, TextError> {
     let whole = prepared.render(prepared.n_messages(), false)?;
     let Encoded {
         mut ids,
         mut offsets,
     } = tokenizer.encode_with_offsets(&whole)?;
-    let truncated = ids.len() > max_seq_len;
+    let n_uncut_tokens = ids.len();
+    let truncated = n_uncut_tokens > max_seq_len;
     ids.truncate(max_seq_len);
     offsets.truncate(max_seq_len);
     let n_kept_bytes = offsets.last().map_or(0, |(_, end)| *end);
@@ -60,10 +72,15 @@ pub(crate) fn encode_example(
         // Nothing comes before it, so nothing predicts it.
         *first = false;
     }
-    Ok(Example {
-        ids,
-        supervised,
-        truncated,
+    Ok(Shown {
+        text: whole,
+        offsets,
+        n_uncut_tokens,
+        example: Example {
+            ids,
+            supervised,
+            truncated,
+        },
     })
 }
 

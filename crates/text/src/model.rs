@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use crate::chat_template::ChatTemplate;
-use crate::{Conversation, Example, TextError, Tokenizer, mask};
+use crate::{Conversation, Example, Shown, TextError, Tokenizer, mask};
 
 /// The textual half of a base model. A clone shares the tokenizer.
 #[derive(Clone)]
@@ -102,6 +102,19 @@ impl TextModel {
     ) -> Result<Example, TextError> {
         let prepared = self.template.prepare(conversation);
         mask::encode_example(&self.tokenizer, &prepared, conversation, max_seq_len)
+    }
+
+    /// As [`TextModel::encode_example`], for a person to look at.
+    ///
+    /// # Errors
+    /// As [`TextModel::encode_example`].
+    pub fn show_example(
+        &self,
+        conversation: &Conversation,
+        max_seq_len: usize,
+    ) -> Result<Shown, TextError> {
+        let prepared = self.template.prepare(conversation);
+        mask::show_example(&self.tokenizer, &prepared, conversation, max_seq_len)
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {

@@ -21,11 +21,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use domain::TrainingConfig;
-use domain::config::Tuning;
 use lm::error::LoadError;
 use lm::safetensors_file::SafetensorsSource;
 use lm::weights::WeightSource;
-use lm::{Adapter, CausalLm, FullWeights, Learned};
+use lm::{Adapter, CausalLm, Learned};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -35,7 +34,6 @@ use crate::selection::{Progress, Selection};
 use crate::train::Run;
 
 const STATE: &str = "state.json";
-const WEIGHTS: &str = "weights.safetensors";
 const BEST: &str = "best.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const MANIFEST: &str = "manifest.json";
@@ -188,14 +186,12 @@ pub fn save(
     let aside = root.join(format!(".writing-{}", folder_name(optimizer.step)));
     remove_dir(&aside)?;
     fs::create_dir_all(&aside).map_err(io_error("create", &aside))?;
-    match learned {
-        Learned::Adapter(adapter) => adapter.save(&aside, &identity.base),
-        Learned::Full(weights) => weights.save(&aside.join(WEIGHTS)),
-    }
-    .map_err(|source| CheckpointError::Tensors {
-        path: aside.display().to_string(),
-        source,
-    })?;
+    learned
+        .save(&aside, &identity.base)
+        .map_err(|source| CheckpointError::Tensors {
+            path: aside.display().to_string(),
+            source,
+        })?;
     save_moments(&aside.join(OPTIMIZER), learned, optimizer)?;
     if let Some((_, _, best)) = selection
         .best()
@@ -244,7 +240,7 @@ pub fn load(dir: &Path, model: &CausalLm) -> Result<Checkpoint, CheckpointError>
         path: dir.display().to_string(),
         source,
     };
-    let learned = load_learned(dir, &state.identity.config.tuning, model).map_err(tensors)?;
+    let learned = Learned::load(dir, model).map_err(tensors)?;
     let moments = load_moments(&dir.join(OPTIMIZER), &learned).map_err(tensors)?;
     let best = if dir.join(BEST).exists() {
         Some(load_best(&dir.join(BEST), &learned).map_err(tensors)?)
@@ -258,17 +254,6 @@ pub fn load(dir: &Path, model: &CausalLm) -> Result<Checkpoint, CheckpointError>
         selection: state.selection,
         best,
         identity: state.identity,
-    })
-}
-
-fn load_learned(dir: &Path, tuning: &Tuning, model: &CausalLm) -> Result<Learned, LoadError> {
-    Ok(match tuning {
-        Tuning::Lora(_) => Learned::Adapter(Adapter::load(dir, model.config(), model.device())?),
-        Tuning::Full { train_embeddings } => Learned::Full(FullWeights::load(
-            &dir.join(WEIGHTS),
-            model,
-            *train_embeddings,
-        )?),
     })
 }
 

@@ -35,6 +35,15 @@ impl Room {
     }
 }
 
+/// What the machine has, or the control group that bounds us: what a run could take if nothing else ran.
+pub fn machine_bytes() -> Option<u64> {
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    let machine = field(&read("/proc/meminfo")?, "MemTotal:");
+    [group, machine].into_iter().flatten().min()
+}
+
 /// What this process holds.
 pub fn held_bytes() -> Option<u64> {
     field(&read("/proc/self/status")?, "VmRSS:")
@@ -119,5 +128,6 @@ mod tests {
         assert_eq!(Room::now(Some(1)).free_bytes, Some(0));
         assert_eq!(Room::now(Some(1)).limit_bytes(), Some(1));
         assert!(peak_bytes().unwrap() >= held / 2);
+        assert!(machine_bytes().unwrap() > held);
     }
 }

@@ -65,10 +65,16 @@ pub enum Next {
     Abandon,
 }
 
-/// Watches a run. Calls come from the training thread, between steps.
+/// Watches a run. Calls come from the training thread, between micro-batches and between steps.
 pub trait Observer {
     /// The validation file before the first step: what the base model (or the adapter one starts from) makes of it.
     fn on_start(&mut self, valid: Option<Evaluation>);
+
+    /// A step is about to compute its next micro-batch. Whoever does not go on loses what the step has computed so far:
+    /// a checkpoint is of the step before.
+    fn on_micro_batch(&mut self) -> Next {
+        Next::Continue
+    }
 
     /// A step is done.
     fn on_step(&mut self, report: &StepReport) -> Next;

@@ -17,11 +17,11 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::estimate::Misfit;
 use crate::eval::Evaluation;
 use crate::objective::{Policy, Reference};
-use crate::observer::{Next, Observer};
+use crate::observer::{Next, Observer, StepReport};
 use crate::probe::{Forgetting, Probe};
 use crate::rows::Rows;
 
-use state::State;
+use state::{State, Stepped};
 pub(crate) use trial::Trial;
 
 /// Everything a run is made of.
@@ -156,8 +156,18 @@ pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, Train
     let first = Instant::now();
     let mut last = first;
     let mut next = Next::Continue;
+    // The last step, while no checkpoint holds it.
+    let mut unsaved: Option<StepReport> = None;
     while next == Next::Continue && !state.is_over() {
-        let mut report = state.step()?;
+        let mut report = match state.step(observer)? {
+            Stepped::Done(report) => report,
+            Stepped::Interrupted(wish) => {
+                if let (Next::SaveAndStop, Some(report)) = (wish, &unsaved) {
+                    state.save(report, observer)?;
+                }
+                break;
+            }
+        };
         let checkpoint_due = state.checkpoint_due();
         if checkpoint_due {
             report.valid = state.measure()?;
@@ -167,6 +177,9 @@ pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, Train
         next = observer.on_step(&report);
         if next == Next::SaveAndStop || (checkpoint_due && next == Next::Continue) {
             next = next.and(state.save(&report, observer)?);
+            unsaved = None;
+        } else {
+            unsaved = Some(report);
         }
     }
     let stepping = first.elapsed();

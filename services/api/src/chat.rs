@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use domain::ProjectId;
 use serde_json::Value;
 
 use crate::auth::Tenant;
@@ -27,6 +29,7 @@ const READ_TIMEOUT: Duration = Duration::from_mins(15);
 pub struct InferenceClient {
     http: reqwest::Client,
     url: String,
+    export_url: String,
     token: String,
 }
 
@@ -45,18 +48,47 @@ impl InferenceClient {
         Ok(Self {
             http,
             url: format!("{}/v1/chat/completions", base_url.trim_end_matches('/')),
+            export_url: format!("{}/internal/export", base_url.trim_end_matches('/')),
             token,
         })
     }
 
-    async fn complete(&self, tenant: &Tenant, body: RawBody) -> reqwest::Result<reqwest::Response> {
+    /// Sends a chat in the name of a project.
+    pub(crate) async fn send(
+        &self,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
+        self.post(&self.url, project_id, request_id, body).await
+    }
+
+    /// A fine-tuned model as files that other programs load. Building it takes a while.
+    pub(crate) async fn export(
+        &self,
+        tenant: &Tenant,
+        asked: &Value,
+    ) -> Result<reqwest::Response, ApiError> {
+        let body = asked.to_string().into();
+        let request_id = answer::request_id();
+        let answer = self.post(&self.export_url, tenant.project_id, &request_id, body);
+        checked(answer.await.map_err(ApiError::unavailable)?)
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        project_id: ProjectId,
+        request_id: &str,
+        body: Bytes,
+    ) -> reqwest::Result<reqwest::Response> {
         self.http
-            .post(&self.url)
+            .post(url)
             .bearer_auth(&self.token)
-            .header("x-attune-project", tenant.project_id.to_string())
-            .header("x-request-id", answer::request_id())
+            .header("x-attune-project", project_id.to_string())
+            .header("x-request-id", request_id)
             .header(CONTENT_TYPE, "application/json")
-            .body(body.bytes)
+            .body(body)
             .send()
             .await
     }
@@ -81,23 +113,67 @@ pub async fn create_chat_completion(
     body: RawBody,
 ) -> Result<Response, ApiError> {
     check(&body.value)?;
-    let expected = throttle::estimate(&body.value);
-    let hold = state.throttle.hold_tokens(tenant.project_id, expected)?;
-    let prompt_tokens = throttle::prompt(&body.value);
+    let hold = Hold::take(&state, tenant.project_id, &body.value)?;
     let answer = state
         .inference
-        .complete(&tenant, body)
+        .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
         .map_err(ApiError::unavailable);
-    // Nothing was computed for a request that was not taken.
-    let (answer, hold) = match (answer, hold) {
-        (Ok(answer), hold) if answer.status().is_success() => (answer, hold),
-        (answer, Some(hold)) => {
+    match answer.and_then(checked) {
+        Ok(answer) if answer.status().is_success() => Ok(hold.meter(passed_through(answer))),
+        // Nothing was computed for a request that was not taken.
+        refused => {
             hold.refund();
-            (answer?, None)
+            refused.map(passed_through)
         }
-        (answer, None) => (answer?, None),
-    };
+    }
+}
+
+/// The tokens that a chat is expected to take, if its project's are limited.
+struct Hold {
+    tokens: Option<TokenHold>,
+    prompt_tokens: u64,
+}
+
+impl Hold {
+    fn take(state: &AppState, project_id: ProjectId, request: &Value) -> Result<Self, ApiError> {
+        let expected = throttle::estimate(request);
+        Ok(Self {
+            tokens: state.throttle.hold_tokens(project_id, expected)?,
+            prompt_tokens: throttle::prompt(request),
+        })
+    }
+
+    fn refund(self) {
+        if let Some(tokens) = self.tokens {
+            tokens.refund();
+        }
+    }
+
+    /// Settles by what passes.
+    fn meter(self, response: Response) -> Response {
+        let Some(tokens) = self.tokens else {
+            return response;
+        };
+        let is_stream = is_stream(response.headers());
+        let (parts, body) = response.into_parts();
+        let bytes = metered(
+            body.into_data_stream(),
+            tokens,
+            self.prompt_tokens,
+            is_stream,
+        );
+        Response::from_parts(parts, Body::from_stream(bytes))
+    }
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The answer, unless it says that something is wrong on our side of the walls.
+fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
     match answer.status() {
         // The inference service did not believe us: our settings are wrong, not the client's key.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ApiError::internal(format!(
@@ -113,11 +189,12 @@ pub async fn create_chat_completion(
         status if status.is_server_error() => Err(ApiError::internal(format!(
             "the inference service answered {status}"
         ))),
-        _ => Ok(passed_through(answer, hold, prompt_tokens)),
+        _ => Ok(answer),
     }
 }
 
-fn check(request: &Value) -> Result<(), ApiError> {
+/// What can be said of a request without a model.
+pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
     if request["model"].as_str().is_none_or(str::is_empty) {
         let message = "`model` is missing: name a model of `GET /v1/models`.";
         return Err(ApiError::invalid("model", message));
@@ -131,11 +208,7 @@ fn check(request: &Value) -> Result<(), ApiError> {
 
 /// Status, type and bytes as they arrive. A client that leaves drops the stream, and with it the upstream
 /// connection, which is how the inference service learns that nobody listens.
-fn passed_through(
-    answer: reqwest::Response,
-    hold: Option<TokenHold>,
-    prompt_tokens: u64,
-) -> Response {
+pub(crate) fn passed_through(answer: reqwest::Response) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     for name in [CONTENT_TYPE, RETRY_AFTER] {
@@ -143,11 +216,7 @@ fn passed_through(
             response.headers_mut().insert(name, value.clone());
         }
     }
-    let is_stream = answer
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    if is_stream {
+    if is_stream(answer.headers()) {
         response
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -156,11 +225,7 @@ fn passed_through(
             .headers_mut()
             .insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
-    let bytes = answer.bytes_stream();
-    *response.body_mut() = match hold {
-        None => Body::from_stream(bytes),
-        Some(hold) => Body::from_stream(metered(bytes, hold, prompt_tokens, is_stream)),
-    };
+    *response.body_mut() = Body::from_stream(answer.bytes_stream());
     response
 }
 

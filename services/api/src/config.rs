@@ -19,8 +19,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub struct Config {
     /// Postgres, with the login of this service (`DATABASE_URL`).
     pub database_url: String,
-    /// Postgres, with a login that may sweep every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own
-    /// login may not see more than one project at a time, so without this it leaves sweeping to others.
+    /// Postgres, with a login that may see every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own login
+    /// may not see more than one at a time, so without this it leaves sweeping and batches to other replicas.
     pub sweep_database_url: Option<String>,
     /// The bucket (`ATTUNE_S3_…`).
     pub s3: S3Config,
@@ -58,7 +58,11 @@ impl Config {
         })
     }
 
-    fn from_variables(
+    /// Reads settings from wherever `variable` finds them.
+    ///
+    /// # Errors
+    /// As [`Self::from_env`].
+    pub fn from_variables(
         s3: S3Config,
         variable: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
@@ -101,7 +105,7 @@ impl Config {
 ///
 /// # Errors
 /// It is no number of processes.
-pub fn replicas(text: Option<&str>) -> anyhow::Result<u32> {
+fn replicas(text: Option<&str>) -> anyhow::Result<u32> {
     let Some(text) = text else { return Ok(1) };
     let replicas = text.parse().ok().filter(|replicas| *replicas > 0);
     replicas.with_context(|| {
@@ -113,7 +117,7 @@ pub fn replicas(text: Option<&str>) -> anyhow::Result<u32> {
 ///
 /// # Errors
 /// It is neither 0 nor 1.
-pub fn trusts_proxy(text: Option<&str>) -> anyhow::Result<bool> {
+fn trusts_proxy(text: Option<&str>) -> anyhow::Result<bool> {
     match text {
         None | Some("0") => Ok(false),
         Some("1") => Ok(true),

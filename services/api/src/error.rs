@@ -1,6 +1,6 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock. A 5xx shows a request
+//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once.
 
 use std::error::Error as StdError;
@@ -11,7 +11,9 @@ use axum::Json;
 use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use domain::batch::BatchError;
 use domain::job::TransitionError;
+use domain::upload::UploadError;
 use domain::{FieldError, Scope, Scopes};
 use serde::Serialize;
 use store::StoreError;
@@ -56,6 +58,8 @@ enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    InFlight,
+    KeyReused,
     TooLarge,
     UnsupportedMediaType,
     RangeNotSatisfiable,
@@ -74,6 +78,8 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InFlight => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -105,6 +111,10 @@ pub enum Thing {
     Job,
     /// A base or fine-tuned model.
     Model,
+    /// A file that comes in parts.
+    Upload,
+    /// A batch of requests.
+    Batch,
     /// A project of the organization.
     Project,
     /// An API key, of a project or of the organization.
@@ -125,6 +135,8 @@ impl Thing {
             Self::File => "file",
             Self::Job => "fine-tuning job",
             Self::Model => "model",
+            Self::Upload => "upload",
+            Self::Batch => "batch",
             Self::Project => "project",
             Self::ApiKey => "API key",
             Self::ServiceAccount => "service account",
@@ -139,6 +151,8 @@ impl Thing {
             Self::File => "file_not_found",
             Self::Job => "job_not_found",
             Self::Model => "model_not_found",
+            Self::Upload => "upload_not_found",
+            Self::Batch => "batch_not_found",
             Self::Project => "project_not_found",
             Self::ApiKey => "api_key_not_found",
             Self::ServiceAccount => "service_account_not_found",
@@ -151,7 +165,7 @@ impl Thing {
     /// Where one would be.
     fn place(self) -> &'static str {
         match self {
-            Self::File | Self::Job | Self::Model => "in this project",
+            Self::File | Self::Job | Self::Model | Self::Upload | Self::Batch => "in this project",
             _ => "here",
         }
     }
@@ -211,6 +225,21 @@ impl ApiError {
         let message = "This is an admin key. It belongs to no project, so it cannot use files, jobs, \
                        models or chat: use a project's API key.";
         Self::new(Kind::Forbidden, message).code("admin_key_not_allowed")
+    }
+
+    /// The same request is being carried out by another connection. The one conflict that goes away by itself.
+    pub fn request_in_flight() -> Self {
+        let message =
+            "The same request is being carried out right now. Send it again to get its answer.";
+        Self::new(Kind::InFlight, message).code("request_in_flight")
+    }
+
+    /// The request's idempotency key belongs to another request.
+    pub fn idempotency_key_reused() -> Self {
+        let message = "This `Idempotency-Key` was used for a request with another body. Use a new key for a new request.";
+        Self::new(Kind::KeyReused, message)
+            .param("Idempotency-Key")
+            .code("idempotency_key_reused")
     }
 
     /// The key is good, but an organization is administered by others.
@@ -365,6 +394,17 @@ impl ApiError {
         }
     }
 
+    /// The body alone, for a stream whose status was sent long ago.
+    pub(crate) fn into_body(self) -> serde_json::Value {
+        self.log();
+        serde_json::json!({"error": {
+            "message": self.shown_message(),
+            "type": self.kind.family(),
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+
     /// What a client reads. A server's error has one fixed sentence per kind.
     fn shown_message(&self) -> String {
         let what = match self.kind {
@@ -430,6 +470,9 @@ impl IntoResponse for ApiError {
             }
             None => {}
         }
+        if self.kind == Kind::InFlight {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+        }
         response
     }
 }
@@ -444,6 +487,22 @@ impl From<FieldError> for ApiError {
 impl From<TransitionError> for ApiError {
     fn from(error: TransitionError) -> Self {
         Self::invalid_request(error.to_string()).code("job_is_final")
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::Expired => "upload_expired",
+            UploadError::Final(_) => "upload_is_final",
+        };
+        Self::invalid_request(sentence(&error)).code(code)
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
+        Self::invalid_request(sentence(&error)).code("batch_is_final")
     }
 }
 
@@ -474,6 +533,14 @@ impl From<StoreError> for ApiError {
             error => Self::internal(error),
         }
     }
+}
+
+/// An error's text as a client reads it.
+fn sentence(error: &impl StdError) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
 }
 
 /// What a client sent, as an error repeats it: no longer than an id needs.

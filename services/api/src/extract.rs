@@ -7,5 +7,5 @@ mod query;
 
 pub use id::{Identifies, PathId, PathIds};
 pub use json::{JsonBody, RawBody};
-pub use name::PathName;
+pub use name::{ModelPart, PathName, PathPart};
 pub use query::{Params, unknown_cursor};

@@ -4,12 +4,14 @@ pub mod content;
 pub mod create;
 pub mod delete;
 mod form;
+pub(crate) mod incoming;
+pub(crate) mod intake;
 pub mod list;
-mod purpose;
+pub(crate) mod purpose;
 mod range;
 pub mod retrieve;
 
-pub use purpose::FINE_TUNE;
+pub use purpose::{BATCH, BATCH_OUTPUT, FINE_TUNE};
 
 use domain::FileId;
 use serde::Serialize;

@@ -3,16 +3,23 @@
 pub mod cancel;
 pub mod checkpoints;
 pub mod create;
+pub mod estimate;
 pub mod events;
 mod knobs;
 pub mod list;
+pub mod metrics;
 mod needs;
 pub mod pause;
+pub mod preview;
 mod request;
 pub mod resume;
 pub mod retrieve;
+mod sample;
+mod stream;
+mod thinning;
 mod view;
 mod words;
 
+pub(crate) use request::metadata;
 pub use view::FineTuningJob;
 pub use words::{COMPAT_HEADER, Words};

@@ -1,6 +1,8 @@
 //! The models endpoints: base models of the installation and the project's own fine-tuned ones.
 
 pub mod delete;
+pub mod download;
+pub mod limits;
 pub mod list;
 pub mod retrieve;
 

@@ -16,7 +16,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-struct ErrorBody {
+pub(crate) struct ErrorBody {
     error: ErrorFields,
 }
 
@@ -46,6 +46,7 @@ struct ErrorFields {
     components(schemas(ErrorBody, ErrorFields)),
     tags(
         (name = "Files", description = "Datasets, and what jobs leave behind."),
+        (name = "Batches", description = "Many chat completions at once, answered within a day."),
         (name = "Fine-tuning", description = "Jobs, their events and their checkpoints."),
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),

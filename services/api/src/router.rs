@@ -9,8 +9,8 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, audit_logs, chat, files, health, jobs, models, organization, permissions,
-    rate_limits, telemetry, throttle,
+    AppState, answer, audit_logs, batches, chat, files, health, jobs, models, organization,
+    permissions, rate_limits, telemetry, throttle, uploads,
 };
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
@@ -45,17 +45,30 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),
     route!(DELETE "/v1/files/{id}" => files::delete::delete_file),
     route!(GET "/v1/files/{id}/content" => files::content::retrieve_file_content),
+    route!(POST "/v1/uploads" => uploads::create::create_upload),
+    route!(POST "/v1/uploads/{id}/parts" => uploads::add_part::add_upload_part),
+    route!(POST "/v1/uploads/{id}/complete" => uploads::complete::complete_upload),
+    route!(POST "/v1/uploads/{id}/cancel" => uploads::cancel::cancel_upload),
+    route!(POST "/v1/batches" => batches::create::create_batch),
+    route!(GET "/v1/batches" => batches::list::list_batches),
+    route!(GET "/v1/batches/{id}" => batches::retrieve::retrieve_batch),
+    route!(POST "/v1/batches/{id}/cancel" => batches::cancel::cancel_batch),
     route!(POST "/v1/fine_tuning/jobs" => jobs::create::create_job),
+    route!(POST "/v1/fine_tuning/jobs/estimate" => jobs::estimate::estimate_job),
+    route!(POST "/v1/fine_tuning/jobs/preview" => jobs::preview::preview_dataset),
     route!(GET "/v1/fine_tuning/jobs" => jobs::list::list_jobs),
     route!(GET "/v1/fine_tuning/jobs/{id}" => jobs::retrieve::retrieve_job),
     route!(POST "/v1/fine_tuning/jobs/{id}/cancel" => jobs::cancel::cancel_job),
     route!(POST "/v1/fine_tuning/jobs/{id}/pause" => jobs::pause::pause_job),
     route!(POST "/v1/fine_tuning/jobs/{id}/resume" => jobs::resume::resume_job),
     route!(GET "/v1/fine_tuning/jobs/{id}/events" => jobs::events::list_job_events),
+    route!(GET "/v1/fine_tuning/jobs/{id}/metrics" => jobs::metrics::list_job_metrics),
     route!(GET "/v1/fine_tuning/jobs/{id}/checkpoints" => jobs::checkpoints::list_job_checkpoints),
     route!(GET "/v1/models" => models::list::list_models),
     // A model's name may hold a slash, raw or as `%2F`.
     route!(GET "/v1/models/{*model}" => models::retrieve::retrieve_model),
+    route!(GET "/v1/models/{*model}/download" => models::download::download_model),
+    route!(GET "/v1/models/{*model}/limits" => models::limits::retrieve_model_limits),
     route!(DELETE "/v1/models/{*model}" => models::delete::delete_model),
     route!(POST "/v1/chat/completions" => chat::create_chat_completion),
     route!(POST "/v1/fine_tuning/checkpoints/{model}/permissions" => permissions::create_permissions),
@@ -97,7 +110,11 @@ pub static ROUTES: &[Route] = &[
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    let routes = dressed(ROUTES.iter().fold(Router::new(), |router, route| {
+    // No pattern goes on after a catch-all: what lies below a model is found by the handler of the model itself.
+    let patterns = ROUTES
+        .iter()
+        .filter(|route| !route.path.contains("{*model}/"));
+    let routes = dressed(patterns.fold(Router::new(), |router, route| {
         let (_, _, handler) = (route.documented)();
         router.route(route.path, handler)
     }))

@@ -10,12 +10,16 @@ use axum::serve::ListenerExt as _;
 use domain::Clock;
 use store::Store;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::oidc::Oidc;
+use crate::batches::{Pace, Runner};
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
+use crate::text_models::TextModels;
 use crate::throttle::Throttle;
 use crate::{Config, router};
 
@@ -36,11 +40,14 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let state = state(&config)?;
     let stop = CancellationToken::new();
-    let sweeper = start_sweeper(&config, &state, stop.clone())?;
+    let loops = start_loops(&config, &state, &stop)?;
     let signal = {
         let stop = stop.clone();
+        let feed = state.feed.clone();
         async move {
             shutdown.await;
+            // A stream of events has no end of its own that one could wait for.
+            feed.close();
             stop.cancel();
         }
     };
@@ -64,17 +71,21 @@ pub async fn serve(
         }
     };
     stop.cancel();
-    if let Some(sweeper) = sweeper {
-        sweeper.await.context("the sweeper panicked")?;
+    for each in loops {
+        each.await.context("a background loop panicked")?;
     }
     state.store.close().await;
     result
 }
 
 fn state(config: &Config) -> anyhow::Result<AppState> {
+    let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?;
+    let objects = ObjectStore::connect(&config.s3);
     Ok(AppState {
-        store: Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?,
-        objects: ObjectStore::connect(&config.s3),
+        feed: Feed::new(store.clone()),
+        texts: TextModels::new(objects.clone()),
+        store,
+        objects,
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
         keyring: config.keyring.clone(),
@@ -94,17 +105,27 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
     })
 }
 
-fn start_sweeper(
+/// The sweeper and the loop that answers batches: both see every project, which this service's own login may not.
+fn start_loops(
     config: &Config,
     state: &AppState,
-    stop: CancellationToken,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let Some(url) = &config.sweep_database_url else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let store = Store::connect_lazy(url).context("ATTUNE_SWEEP_DATABASE_URL cannot be used")?;
-    let sweeper = Sweeper::new(store, state.objects.clone(), state.clock.clone());
-    Ok(Some(tokio::spawn(async move {
-        sweeper.run(stop.cancelled_owned()).await;
-    })))
+    let (objects, clock) = (state.objects.clone(), state.clock.clone());
+    let sweeper = Sweeper::new(store.clone(), objects.clone(), clock.clone());
+    let batches = Runner::new(
+        store,
+        objects,
+        clock,
+        state.inference.clone(),
+        Pace::default(),
+    );
+    Ok(vec![
+        tokio::spawn(sweeper.run(stop.clone().cancelled_owned())),
+        tokio::spawn(batches.run(stop.clone())),
+    ])
 }

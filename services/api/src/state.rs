@@ -9,6 +9,8 @@ use store::sealed::Keyring;
 
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
+use crate::feed::Feed;
+use crate::text_models::TextModels;
 use crate::throttle::Throttle;
 
 /// Handles to everything a handler may need. Cheap to clone.
@@ -32,6 +34,10 @@ pub struct AppState {
     pub throttle: Throttle,
     /// Whether requests come through a proxy that says truly whom it speaks for.
     pub trusts_proxy: bool,
+    /// The textual halves of base models.
+    pub texts: TextModels,
+    /// Which jobs have news, for streams of events.
+    pub feed: Feed,
     /// What an operator may bound.
     pub limits: Limits,
 }

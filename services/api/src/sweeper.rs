@@ -9,9 +9,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use artifacts::{ArtifactError, ObjectInfo, ObjectStore, keys};
-use domain::{Clock, FileId, JobId};
+use domain::{Clock, FileId, JobId, UploadId};
 use store::deletions::{self, PendingDeletion, Target};
-use store::{Store, StoreError, files};
+use store::{Store, StoreError, files, idempotency, uploads};
 
 /// Between two looks at what is due.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -19,8 +19,12 @@ const PERIOD: Duration = Duration::from_mins(1);
 const LOOKS_PER_ORPHAN_SWEEP: u32 = 60;
 /// How old an object must be before it can be an orphan: no upload takes this long.
 const GRACE_SECS: i64 = 24 * 60 * 60;
+/// How long after its end an upload keeps its parts: they may be being joined, for a client that asked in time.
+const UPLOAD_GRACE: time::Duration = time::Duration::minutes(15);
 /// Rows taken at once.
 const BATCH: u32 = 100;
+/// Kept answers deleted at once.
+const ANSWERS_BATCH: u32 = 1_000;
 /// Objects listed at once.
 const PAGE: usize = 1_000;
 
@@ -71,7 +75,9 @@ impl Sweeper {
 
     async fn look(&self, with_orphans: bool) {
         report("expired files", self.delete_expired_files().await);
+        report("expired uploads", self.end_expired_uploads().await);
         report("deleted objects", self.delete_due_objects().await);
+        report("kept answers", self.delete_old_answers().await);
         if with_orphans {
             report("orphans", self.delete_orphans().await);
         }
@@ -95,6 +101,51 @@ impl Sweeper {
                 files::delete(&mut tx, file_id, &keys::file(project_id, file_id)).await?;
                 tx.commit().await?;
                 n_deleted += 1;
+            }
+        }
+    }
+
+    /// Deletes the answers that were kept long enough. Says how many.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn delete_old_answers(&self) -> Result<u64, SweepError> {
+        let mut n_deleted = 0;
+        loop {
+            let mut tx = self.store.worker_tx().await?;
+            let n = idempotency::delete_expired(&mut tx, self.clock.now(), ANSWERS_BATCH).await?;
+            tx.commit().await?;
+            n_deleted += n;
+            if n < u64::from(ANSWERS_BATCH) {
+                return Ok(n_deleted);
+            }
+        }
+    }
+
+    /// Ends the uploads that nobody completed in time; their parts become due. Says how many there were.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn end_expired_uploads(&self) -> Result<u64, SweepError> {
+        let mut n_ended = 0;
+        loop {
+            let now = self.clock.now();
+            let mut tx = self.store.worker_tx().await?;
+            let expired = uploads::expired(&mut tx, now - UPLOAD_GRACE, BATCH).await?;
+            tx.commit().await?;
+            if expired.is_empty() {
+                return Ok(n_ended);
+            }
+            for (project_id, upload_id) in expired {
+                let mut tx = self.store.tenant_tx(project_id).await?;
+                let upload = uploads::find_for_update(&mut tx, upload_id).await?;
+                // It may have been completed since we looked.
+                if let Some(upload) = upload.and_then(|upload| upload.expire(now)) {
+                    let prefix = keys::upload_prefix(project_id, upload_id);
+                    uploads::end(&mut tx, &upload, &prefix).await?;
+                    tx.commit().await?;
+                    n_ended += 1;
+                }
             }
         }
     }
@@ -172,11 +223,13 @@ impl Sweeper {
         }
         let named: Vec<FileId> = suspects.iter().filter_map(Suspect::file).collect();
         let jobs: Vec<JobId> = suspects.iter().filter_map(Suspect::job).collect();
+        let uploads: Vec<UploadId> = suspects.iter().filter_map(Suspect::upload).collect();
         let prefixes: Vec<String> = suspects.iter().filter_map(Suspect::prefix).collect();
         let mut tx = self.store.worker_tx().await?;
         let live = Live {
             files: deletions::live_files(&mut tx, &named).await?,
             open_jobs: deletions::open_jobs(&mut tx, &jobs).await?,
+            open_uploads: deletions::open_uploads(&mut tx, &uploads).await?,
             prefixes: deletions::live_prefixes(&mut tx, &prefixes).await?,
         };
         tx.commit().await?;
@@ -192,6 +245,7 @@ impl Sweeper {
 struct Live {
     files: HashSet<FileId>,
     open_jobs: HashSet<JobId>,
+    open_uploads: HashSet<UploadId>,
     prefixes: HashSet<String>,
 }
 
@@ -199,6 +253,7 @@ impl Live {
     fn names(&self, suspect: &Suspect) -> bool {
         match &suspect.owner {
             Owner::File(id) => self.files.contains(id),
+            Owner::Upload(id) => self.open_uploads.contains(id),
             Owner::Checkpoint { job, prefix } => {
                 self.open_jobs.contains(job) || self.prefixes.contains(prefix)
             }
@@ -215,6 +270,7 @@ struct Suspect {
 
 enum Owner {
     File(FileId),
+    Upload(UploadId),
     Checkpoint { job: JobId, prefix: String },
     Model { prefix: String },
 }
@@ -226,6 +282,7 @@ impl Suspect {
         let segments: Vec<&str> = key.split('/').collect();
         let owner = match segments[..] {
             [_, "files", file] => Owner::File(file.parse().ok()?),
+            [_, "uploads", upload, _] => Owner::Upload(upload.parse().ok()?),
             [project, "jobs", job, attempt, step, _] => {
                 let prefix = format!("{project}/jobs/{job}/{attempt}/{step}/");
                 Owner::Checkpoint {
@@ -249,6 +306,14 @@ impl Suspect {
         }
     }
 
+    fn upload(&self) -> Option<UploadId> {
+        if let Owner::Upload(id) = self.owner {
+            Some(id)
+        } else {
+            None
+        }
+    }
+
     fn job(&self) -> Option<JobId> {
         if let Owner::Checkpoint { job, .. } = self.owner {
             Some(job)
@@ -260,7 +325,7 @@ impl Suspect {
     fn prefix(&self) -> Option<String> {
         match &self.owner {
             Owner::Checkpoint { prefix, .. } | Owner::Model { prefix } => Some(prefix.clone()),
-            Owner::File(_) => None,
+            Owner::File(_) | Owner::Upload(_) => None,
         }
     }
 }
@@ -282,7 +347,7 @@ fn report(what: &'static str, swept: Result<u64, SweepError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{FineTunedModelId, ProjectId};
+    use domain::{FineTunedModelId, PartId, ProjectId};
 
     fn suspect(key: String) -> Option<Suspect> {
         Suspect::of(ObjectInfo {
@@ -297,6 +362,9 @@ mod tests {
         let (project, job, file) = (ProjectId::new(), JobId::new(), FileId::new());
         let found = suspect(keys::file(project, file)).unwrap();
         assert_eq!(found.file(), Some(file));
+        let upload = UploadId::new();
+        let found = suspect(keys::upload_part(project, upload, PartId::new())).unwrap();
+        assert_eq!(found.upload(), Some(upload));
         let checkpoint = keys::checkpoint(project, job, 2, 40);
         let found = suspect(format!("{checkpoint}adapter_model.safetensors")).unwrap();
         assert_eq!((found.job(), found.prefix()), (Some(job), Some(checkpoint)));

@@ -9,8 +9,6 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use artifacts::S3Config;
 use rustix::process::Signal;
-use store::api_keys::Pepper;
-use store::sealed::Keyring;
 use tokio::net::TcpListener;
 use tokio::process::Child;
 
@@ -78,35 +76,13 @@ pub async fn serve_api(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let variable = |name: &'static str| {
-        environment
-            .get(name)
-            .cloned()
-            .or_else(|| std::env::var(name).ok())
-    };
-    let required = |name| variable(name).with_context(|| format!("{name} is not set"));
-    let max_file_bytes = match variable("ATTUNE_MAX_FILE_BYTES") {
-        Some(text) => text
-            .parse()
-            .context("ATTUNE_MAX_FILE_BYTES is not a number of bytes")?,
-        None => domain::limits::DEFAULT_MAX_FILE_BYTES,
+    let variable = |name: &str| {
+        let own = || std::env::var(name).ok().filter(|value| !value.is_empty());
+        environment.get(name).cloned().or_else(own)
     };
     let config = api::Config {
-        database_url: required("DATABASE_URL")?,
-        sweep_database_url: variable("ATTUNE_SWEEP_DATABASE_URL"),
-        s3,
-        key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)?,
-        keyring: Keyring::from_settings(
-            variable("ATTUNE_SECRET_KEYS").as_deref(),
-            variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
-        )?,
-        oidc: api::auth::oidc::OidcConfig::from_variables(&variable)?,
-        inference_url: required("ATTUNE_INFERENCE_URL")?,
-        internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
         listen: listener.local_addr()?,
-        replicas: api::config::replicas(variable("ATTUNE_API_REPLICAS").as_deref())?,
-        trusts_proxy: api::config::trusts_proxy(variable("ATTUNE_TRUSTED_PROXY").as_deref())?,
-        max_file_bytes,
+        ..api::Config::from_variables(s3, variable)?
     };
     api::serve(config, listener, shutdown).await
 }

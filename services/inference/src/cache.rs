@@ -1,4 +1,4 @@
-//! Base models and adapters in memory, fetched from S3 when first asked for.
+//! Base models, adapters and whole fine-tuned models in memory, fetched from S3 when first asked for.
 //!
 //! What is kept here may be anyone's: whoever asks has resolved the name first, in the project's own transaction.
 
@@ -11,16 +11,13 @@ use anyhow::{Context, anyhow};
 use artifacts::{ArtifactError, ObjectStore, keys};
 use domain::BaseModelId;
 use lm::base::BaseFiles;
-use lm::{Adapter, CausalLm, Device, ModelConfig};
+use lm::{Adapter, CausalLm, Device, Learned, learned};
 use store::base_models::BaseModel;
 use text::TextModel;
 
 use crate::config::Limits;
 use crate::error::ChatError;
 use shelf::Shelf;
-
-/// The files of an adapter, as PEFT writes them.
-const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// A base model, ready to answer.
 pub(crate) struct LoadedBase {
@@ -32,11 +29,29 @@ pub(crate) struct LoadedBase {
     pub(crate) context_length: usize,
 }
 
+/// A fine-tuned model, ready to answer.
+pub(crate) struct Tuned {
+    /// The base, or all of a model whose own weights were trained.
+    pub(crate) model: Arc<LoadedBase>,
+    /// What runs beside it.
+    pub(crate) adapter: Option<Arc<Adapter>>,
+}
+
 /// What is loaded, and how to load more.
 pub(crate) struct ModelCache {
     loader: Loader,
     bases: Shelf<BaseModelId, LoadedBase>,
     adapters: Shelf<String, Adapter>,
+    /// Models whose own weights were trained. Each is as large as a base.
+    whole: Shelf<String, LoadedBase>,
+    kinds: Shelf<String, Kind>,
+}
+
+/// What the objects of a fine-tuned model are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Adapter,
+    Whole,
 }
 
 /// What loading needs. Cheap to clone, because loads outlive the request that began them.
@@ -58,6 +73,8 @@ impl ModelCache {
             },
             bases: Shelf::new(limits.max_bases),
             adapters: Shelf::new(limits.max_adapters),
+            whole: Shelf::new(limits.max_bases),
+            kinds: Shelf::new(limits.max_adapters),
         }
     }
 
@@ -72,31 +89,57 @@ impl ModelCache {
             .await
     }
 
-    /// The adapter below this prefix, made for this base.
+    /// The folder that holds the base model's files.
     ///
     /// # Errors
     ///
-    /// S3 is away, or what it holds is no adapter for this base.
-    pub(crate) async fn adapter(
+    /// S3 is away, or what it holds is not what was registered.
+    pub(crate) async fn folder(&self, base: &BaseModel) -> Result<PathBuf, ChatError> {
+        self.loader.folder(base).await
+    }
+
+    /// The fine-tuned model below this prefix, made from this base.
+    ///
+    /// # Errors
+    ///
+    /// S3 is away, or what it holds was not made from this base.
+    pub(crate) async fn tuned(
         &self,
-        base: &LoadedBase,
+        base: Arc<LoadedBase>,
         prefix: &str,
-    ) -> Result<Arc<Adapter>, ChatError> {
-        let key = prefix.to_owned();
-        let load = self
-            .loader
-            .clone()
-            .load_adapter(key.clone(), base.model.config().clone());
-        self.adapters.get_or_load(&key, load).await
+    ) -> Result<Tuned, ChatError> {
+        let (key, loader) = (prefix.to_owned(), self.loader.clone());
+        let kind = loader.clone().kind(key.clone());
+        match *self.kinds.get_or_load(&key, kind).await? {
+            Kind::Adapter => {
+                let load = loader.load_adapter(key.clone(), base.clone());
+                Ok(Tuned {
+                    adapter: Some(self.adapters.get_or_load(&key, load).await?),
+                    model: base,
+                })
+            }
+            Kind::Whole => {
+                let load = loader.load_whole(key.clone(), base);
+                Ok(Tuned {
+                    adapter: None,
+                    model: self.whole.get_or_load(&key, load).await?,
+                })
+            }
+        }
     }
 }
 
 impl Loader {
-    async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
+    async fn folder(&self, base: &BaseModel) -> Result<PathBuf, ChatError> {
         let dir = self.dir.join("bases").join(base.id.to_string());
         self.objects
             .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
             .await?;
+        Ok(dir)
+    }
+
+    async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
+        let dir = self.folder(&base).await?;
         let device = self.device;
         let name = base.name.clone();
         let loaded = blocking(move || open_base(&base, &dir, &device)).await?;
@@ -105,27 +148,57 @@ impl Loader {
         Ok(loaded)
     }
 
-    async fn load_adapter(self, prefix: String, config: ModelConfig) -> Result<Adapter, ChatError> {
+    async fn kind(self, prefix: String) -> Result<Kind, ChatError> {
+        let stored = self.objects.list(&prefix).await?;
+        let is_weights = |key: &str| key.strip_prefix(&*prefix) == Some(learned::WEIGHTS_FILE);
+        let whole = stored.iter().any(|object| is_weights(&object.key));
+        Ok(if whole { Kind::Whole } else { Kind::Adapter })
+    }
+
+    async fn load_adapter(
+        self,
+        prefix: String,
+        base: Arc<LoadedBase>,
+    ) -> Result<Adapter, ChatError> {
+        let Learned::Adapter(adapter) = self.learned(prefix.clone(), base).await? else {
+            return Err(changed(&prefix));
+        };
+        metrics::counter!("attune_inference_adapter_loads_total").increment(1);
+        Ok(adapter)
+    }
+
+    async fn load_whole(
+        self,
+        prefix: String,
+        base: Arc<LoadedBase>,
+    ) -> Result<LoadedBase, ChatError> {
+        let Learned::Full(weights) = self.learned(prefix.clone(), base.clone()).await? else {
+            return Err(changed(&prefix));
+        };
+        metrics::counter!("attune_inference_whole_loads_total").increment(1);
+        Ok(LoadedBase {
+            model: base.model.with_weights(&weights),
+            text: base.text.clone(),
+            context_length: base.context_length,
+        })
+    }
+
+    async fn learned(self, prefix: String, base: Arc<LoadedBase>) -> Result<Learned, ChatError> {
         tokio::fs::create_dir_all(&self.dir)
             .await
             .context("creating the cache's folder")?;
         let dir = tempfile::Builder::new()
-            .prefix("adapter-")
+            .prefix("tuned-")
             .tempdir_in(&self.dir)
-            .context("creating a folder for an adapter")?;
-        for name in ADAPTER_FILES {
-            self.objects
-                .get_file(&format!("{prefix}{name}"), &dir.path().join(name))
-                .await?;
-        }
-        let device = self.device;
-        let adapter = blocking(move || {
-            Adapter::load(dir.path(), &config, &device)
-                .with_context(|| format!("loading the adapter `{prefix}`"))
-        });
-        let adapter = adapter.await?;
-        metrics::counter!("attune_inference_adapter_loads_total").increment(1);
-        Ok(adapter)
+            .context("creating a folder for a fine-tuned model")?;
+        self.objects
+            .get_present(&prefix, &learned::FILES, dir.path())
+            .await?;
+        let load = move || {
+            Learned::load(dir.path(), &base.model)
+                .with_context(|| format!("loading the fine-tuned model `{prefix}`"))
+        };
+        Ok(blocking(load).await?)
     }
 }
 
@@ -147,6 +220,11 @@ fn open_base(base: &BaseModel, dir: &Path, device: &Device) -> anyhow::Result<Lo
         text,
         context_length,
     })
+}
+
+/// Objects of a published model never change.
+fn changed(prefix: &str) -> ChatError {
+    ChatError::Internal(anyhow!("the objects of `{prefix}` are not what they were"))
 }
 
 /// Runs what would hold up the runtime on a thread of its own.

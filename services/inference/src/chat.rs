@@ -15,7 +15,7 @@ use store::models::ResolvedModel;
 use text::TextError;
 use time::OffsetDateTime;
 
-use crate::cache::LoadedBase;
+use crate::cache::{LoadedBase, Tuned};
 use crate::caller::InternalCaller;
 use crate::engine::{Event, Generation, GenerationJob};
 use crate::error::ChatError;
@@ -55,10 +55,13 @@ async fn answer(
     let place = state.engine.admit()?;
 
     let envelope = envelope(state, &request, &resolved);
-    let base = state.cache.base(&resolved.base).await?;
-    let adapter = match &resolved.tuned {
-        Some(tuned) => Some(state.cache.adapter(&base, &tuned.adapter_prefix).await?),
-        None => None,
+    let model = state.cache.base(&resolved.base).await?;
+    let Tuned { model, adapter } = match &resolved.tuned {
+        Some(tuned) => state.cache.tuned(model, &tuned.adapter_prefix).await?,
+        None => Tuned {
+            model,
+            adapter: None,
+        },
     };
     let (stream, n, with_logprobs) = (
         request.stream,
@@ -66,7 +69,7 @@ async fn answer(
         request.sampling.top_logprobs.is_some(),
     );
     let now = state.clock.now();
-    let prepare = move || prepare(request, base, now);
+    let prepare = move || prepare(request, model, now);
     let job = tokio::task::spawn_blocking(prepare)
         .await
         .context("reading the messages")??;

@@ -10,6 +10,7 @@ mod chat;
 mod config;
 mod engine;
 mod error;
+mod export;
 mod metrics;
 mod random;
 mod request;

@@ -20,6 +20,7 @@ use crate::chat::chat_completions;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::ChatError;
+use crate::export::{Exports, export_model};
 use crate::request_id::{self, RequestId};
 
 /// What every handler can reach.
@@ -33,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) cache: Arc<ModelCache>,
     /// Turns to generate.
     pub(crate) engine: Engine,
+    /// Models that are written as files.
+    pub(crate) exports: Exports,
     /// The time.
     pub(crate) clock: Clock,
     /// What callers must show.
@@ -61,6 +64,7 @@ impl AppState {
             objects,
             cache: Arc::new(cache),
             engine: Engine::new(&config.limits),
+            exports: Exports::new(config.cache_dir.clone()),
             clock,
             internal_token: InternalToken::new(&config.internal_token),
         })
@@ -71,6 +75,7 @@ impl AppState {
 pub(crate) fn router(state: AppState, max_body_bytes: usize) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
+        .route("/internal/export", post(export_model))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))

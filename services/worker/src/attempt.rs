@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::job::JobError;
-use domain::{Failure, FileId, Job, JobData};
-use lm::{Adapter, CausalLm};
+use domain::{Failure, FileId, Job, JobData, JobStatus};
+use lm::{Adapter, CausalLm, learned};
 use store::events::{EventLevel, NewEvent};
 use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
@@ -37,6 +37,8 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 const REPLAY_FILE: &str = "attune.replay.file";
 /// What the tenant reads while the operator brings storage back.
 const STORAGE_AWAY: &str = "Storage could not be reached; the job will go on when it is back";
+/// What the tenant reads once nothing computes for a paused job any more.
+const SET_ASIDE: &str = "The worker has stored where it was and handed the job back";
 
 /// Runs a claimed job and reports how it ended.
 pub(crate) async fn run(worker: &mut Worker, claimed: Claimed) {
@@ -205,9 +207,16 @@ impl Attempt<'_> {
         };
         let dir = dir.join("initial");
         std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
-        for name in ["adapter_config.json", "adapter_model.safetensors"] {
-            let key = format!("{}{name}", tuned.adapter_prefix);
-            self.worker.objects.get_file(&key, &dir.join(name)).await?;
+        let objects = &self.worker.objects;
+        let there = objects
+            .get_present(&tuned.adapter_prefix, &learned::FILES, &dir)
+            .await?;
+        if there.contains(&learned::WEIGHTS_FILE) {
+            let message = format!(
+                "every weight of `{}` was trained, and a job goes on from adapters only; start from its base `{}`",
+                self.job.model, self.job.base_model
+            );
+            return Err(Failure::rejected("incompatible_model", Some("model"), message).into());
         }
         let adapter = Adapter::load(&dir, base.config(), base.device())?;
         if !training::settings::fits(&adapter, &self.job.config) {
@@ -221,7 +230,7 @@ impl Attempt<'_> {
         Ok(Some(adapter))
     }
 
-    /// Marks the job as running. Metrics, events and checkpoints beyond where it resumes are forgotten.
+    /// Marks the job as running, unless it was paused while its files were read. Metrics, events and checkpoints beyond where it resumes are forgotten.
     async fn begin(&mut self, prepared: &Prepared) -> Result<(), Stop> {
         let now = self.worker.clock.now();
         let info = |message| NewEvent::message(EventLevel::Info, message, now);
@@ -238,12 +247,18 @@ impl Attempt<'_> {
             }
             None => (0, vec![info("Fine-tuning job started".to_owned())]),
         };
-        let job = self
-            .job
-            .clone()
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        let stands = lease::job(&mut tx, &self.lease).await?;
+        if stands.status == JobStatus::Paused {
+            return Err(Stop::Leaving);
+        }
+        let found = Job {
+            data: self.job.data.clone(),
+            ..stands
+        };
+        let job = found
             .start()
             .map_err(|error| Failure::bug(error.to_string()))?;
-        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
         lease::resume_from(&mut tx, &self.lease, step).await?;
         lease::save(&mut tx, &self.lease, &job).await?;
         events::report(&mut tx, &self.lease, &said).await?;
@@ -332,7 +347,11 @@ impl Attempt<'_> {
             Stop::LeaseLost => return Err(StoreError::LeaseLost),
             Stop::Leaving => {
                 let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-                lease::release(&mut tx, &self.lease, Duration::ZERO).await?;
+                let job = lease::release(&mut tx, &self.lease, Duration::ZERO).await?;
+                if job.status == JobStatus::Paused {
+                    let event = NewEvent::message(EventLevel::Info, SET_ASIDE.to_owned(), now);
+                    events::append(&mut tx, job.id, &[event]).await?;
+                }
                 return tx.commit().await;
             }
             Stop::Away { message } => {

@@ -10,6 +10,9 @@ use training::report::Code;
 /// The lease of a job that is being worked on, unless the environment sets another.
 const DEFAULT_LEASE_SECS: u64 = 60;
 
+/// Less than what an orchestrator usually gives, so that the job is handed back before the kill.
+const DEFAULT_GRACE_SECS: u64 = 25;
+
 /// What a worker needs to know.
 #[derive(Clone)]
 pub struct Config {
@@ -27,30 +30,35 @@ pub struct Config {
     pub lease_secs: u64,
     /// A job that would need more memory for the whole process is refused; what the machine has free bounds it in any case.
     pub max_memory_bytes: Option<u64>,
+    /// What a job may need at least for this worker to take it up: memory of the machine or of its GPU.
+    pub memory_bytes: u64,
+    /// How long a job may take to write its checkpoint once the worker is asked to go. Then it is handed back without one.
+    pub grace_secs: u64,
     /// The program, as a job's report names it.
     pub code: Code,
 }
 
 impl Config {
     /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME`,
-    /// `ATTUNE_LEASE_SECS` and `ATTUNE_MAX_MEMORY_MB`. `code` is the program that asks.
+    /// `ATTUNE_LEASE_SECS`, `ATTUNE_MAX_MEMORY_MB`, `ATTUNE_WORKER_MEMORY_BYTES` (the machine's unless set: with a GPU, set
+    /// it to the GPU's) and `ATTUNE_WORKER_GRACE_SECS`. `code` is the program that asks.
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
     pub fn from_env(code: Code) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let lease_secs = variable("ATTUNE_LEASE_SECS")
-            .map(|secs| {
-                secs.parse()
-                    .context("ATTUNE_LEASE_SECS must be a whole number of seconds")
-            })
-            .transpose()?;
-        let max_memory_mb: Option<u64> = variable("ATTUNE_MAX_MEMORY_MB")
-            .map(|mb| {
-                mb.parse()
-                    .context("ATTUNE_MAX_MEMORY_MB must be a whole number of megabytes")
-            })
-            .transpose()?;
+        let number = |name: &str, what: &str| {
+            variable(name)
+                .map(|text| {
+                    let parsed = text.parse::<u64>();
+                    parsed.with_context(|| format!("{name} must be a whole number of {what}"))
+                })
+                .transpose()
+        };
+        let lease_secs = number("ATTUNE_LEASE_SECS", "seconds")?;
+        let max_memory_mb = number("ATTUNE_MAX_MEMORY_MB", "megabytes")?;
+        let memory_bytes = number("ATTUNE_WORKER_MEMORY_BYTES", "bytes")?;
+        let grace_secs = number("ATTUNE_WORKER_GRACE_SECS", "seconds")?;
         Ok(Self {
             database_url: variable("DATABASE_URL").context("DATABASE_URL is not set")?,
             s3: S3Config::from_env()?,
@@ -61,6 +69,12 @@ impl Config {
                 .unwrap_or_else(|| format!("worker-{}", std::process::id())),
             lease_secs: lease_secs.unwrap_or(DEFAULT_LEASE_SECS).max(3),
             max_memory_bytes: max_memory_mb.map(|mb| mb.saturating_mul(1_000_000)),
+            // Where nobody can say how much there is, the estimate before training decides alone.
+            memory_bytes: memory_bytes
+                .or_else(training::memory::machine_bytes)
+                .unwrap_or(u64::MAX)
+                .min(i64::MAX as u64),
+            grace_secs: grace_secs.unwrap_or(DEFAULT_GRACE_SECS),
             code,
         })
     }
@@ -68,6 +82,10 @@ impl Config {
     /// Where attempts work.
     pub(crate) fn attempts_dir(&self) -> PathBuf {
         self.cache_dir.join("attempts")
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_secs)
     }
 
     pub(crate) fn lease(&self) -> Duration {

@@ -14,7 +14,7 @@ pub(crate) enum Stop {
     Failed(Failure),
     /// The job is no longer ours: cancelled, or given to another worker. Nothing may be written.
     LeaseLost,
-    /// The worker was asked to go; the job goes back to the queue.
+    /// The worker was asked to go, or the tenant paused the job; it is handed back.
     Leaving,
     /// Postgres or S3 cannot be reached. No job can help that, so however often it happens, none fails of it.
     Away {

@@ -1,16 +1,20 @@
-//! Keeps a job's lease while it is worked on, and tells the training thread when to stop.
+//! Keeps a job's lease while it is worked on, and tells the training thread when the tenant or the operator wants it to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use store::queue::Wish;
 use store::{Lease, Store, StoreError, queue};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use training::Next;
 
-/// What the training thread should do after the step it is at. It only ever gets more urgent.
+/// How often is looked whether the job was cancelled or paused: both are noticed within two seconds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the training thread should do after the micro-batch it is at. It only ever gets more urgent.
 #[derive(Debug, Default)]
 pub(crate) struct Signal(AtomicU8);
 
@@ -18,7 +22,7 @@ impl Signal {
     const LEAVE: u8 = 1;
     const LOST: u8 = 2;
 
-    /// The worker is asked to go: write a checkpoint, then stop.
+    /// The worker is asked to go, or the tenant paused the job: write a checkpoint, then stop.
     pub(crate) fn leave(&self) {
         self.0.fetch_max(Self::LEAVE, Ordering::Relaxed);
     }
@@ -45,7 +49,7 @@ impl Signal {
 pub(crate) struct Heart(JoinHandle<()>);
 
 impl Heart {
-    /// Renews `lease` three times in its length until dropped.
+    /// Until dropped, renews `lease` three times in its length and looks every second what the tenant wants.
     pub(crate) fn start(
         store: Store,
         lease: Lease,
@@ -54,17 +58,27 @@ impl Heart {
         leaving: CancellationToken,
     ) -> Self {
         Self(tokio::spawn(async move {
+            let mut last_beat = Instant::now();
             loop {
                 tokio::select! {
                     () = leaving.cancelled(), if signal.next() == Next::Continue => {
-                        info!(job.id = %lease.job_id, "Leaving after this step of `{}`", lease.job_id);
+                        info!(job.id = %lease.job_id, "Leaving after this micro-batch of `{}`", lease.job_id);
                         signal.leave();
                         continue;
                     }
-                    () = tokio::time::sleep(lease_for / 3) => {}
+                    () = tokio::time::sleep(LOOK.min(lease_for / 3)) => {}
                 }
-                match beat(&store, &lease, lease_for).await {
-                    Ok(()) => {}
+                let beats = last_beat.elapsed() >= lease_for / 3;
+                match look(&store, &lease, beats.then_some(lease_for)).await {
+                    Ok(wish) => {
+                        if beats {
+                            last_beat = Instant::now();
+                        }
+                        if wish == Wish::Pause && signal.next() == Next::Continue {
+                            info!(job.id = %lease.job_id, "Pausing after this micro-batch of `{}`", lease.job_id);
+                            signal.leave();
+                        }
+                    }
                     Err(StoreError::LeaseLost) => {
                         info!(job.id = %lease.job_id, "Job `{}` is no longer ours", lease.job_id);
                         signal.lose();
@@ -87,10 +101,19 @@ impl Drop for Heart {
     }
 }
 
-async fn beat(store: &Store, lease: &Lease, lease_for: Duration) -> Result<(), StoreError> {
+/// What the tenant wants; with `extend_for`, the lease is extended too.
+async fn look(
+    store: &Store,
+    lease: &Lease,
+    extend_for: Option<Duration>,
+) -> Result<Wish, StoreError> {
     let mut tx = store.worker_tx().await?;
-    queue::heartbeat(&mut tx, lease, lease_for).await?;
-    tx.commit().await
+    let wish = match extend_for {
+        Some(lease_for) => queue::heartbeat(&mut tx, lease, lease_for).await?,
+        None => queue::wish(&mut tx, lease).await?,
+    };
+    tx.commit().await?;
+    Ok(wish)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!
 //! - [`run`] is the loop: claim, attempt, report.
 //! - `attempt` is one claimed job from its files to its model.
+//! - `presence` says that this worker is there, and hears that there is something to do.
 //! - `heart` keeps the lease; `report` moves what the training thread says to Postgres and S3.
 
 mod attempt;
@@ -13,28 +14,31 @@ mod findings;
 mod heart;
 mod inputs;
 mod observe;
+mod presence;
 mod publish;
 mod report;
 mod resume;
 mod scratch;
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use artifacts::ObjectStore;
-use domain::Clock;
 use domain::failure::error_chain;
+use domain::{Clock, DeviceKind, WorkerKind};
 use lm::device::Device;
-use store::{Store, queue};
+use store::{Lease, Store, StoreError, lease, queue};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use config::Config;
 
 use crate::inputs::Bases;
+use crate::presence::Presence;
 
-/// How long an idle worker waits before it looks again.
+/// How long an idle worker waits before it looks again, if nothing wakes it.
 const POLL: Duration = Duration::from_secs(1);
 /// Expired leases that are put back at a time.
 const REAPED_AT_ONCE: u32 = 100;
@@ -47,9 +51,16 @@ struct Worker {
     device: Device,
     clock: Clock,
     bases: Bases,
+    kind: WorkerKind,
+    presence: Presence,
+    /// What is being worked on.
+    held: Held,
     /// Cancelled when the worker is asked to go.
     leaving: CancellationToken,
 }
+
+/// The lease of the job that is being worked on.
+type Held = Arc<Mutex<Option<Lease>>>;
 
 /// Claims and runs jobs until `shutdown` resolves; a running job then writes a checkpoint and goes back to the queue.
 ///
@@ -73,6 +84,15 @@ pub async fn run(
             leaving.cancel();
         }
     });
+    let kind = WorkerKind {
+        device: if device.is_cpu() {
+            DeviceKind::Cpu
+        } else {
+            DeviceKind::Cuda
+        },
+        memory_bytes: config.memory_bytes,
+    };
+    let presence = Presence::start(store.clone(), &config.name, kind);
     let clock = Clock::system();
     let mut worker = Worker {
         config,
@@ -81,21 +101,55 @@ pub async fn run(
         device,
         clock,
         bases,
+        kind,
+        presence,
+        held: Held::default(),
         leaving,
     };
-    worker.work().await;
+    worker.work_until_asked_to_go().await;
+    worker.presence.end().await;
     info!("Worker `{}` has stopped", worker.config.name);
     Ok(())
 }
 
 impl Worker {
+    /// Works, and once it is asked to go, ends what it is at within the grace period: with a checkpoint if there is time
+    /// for one, otherwise from the last.
+    async fn work_until_asked_to_go(&mut self) {
+        let (store, held) = (self.store.clone(), self.held.clone());
+        let (leaving, grace) = (self.leaving.clone(), self.config.grace());
+        let overdue = async move {
+            leaving.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            () = self.work() => return,
+            () = overdue => {}
+        }
+        let lease = held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lease) = lease {
+            warn!(job.id = %lease.job_id, "The grace period is over; `{}` goes on from its last checkpoint", lease.job_id);
+            if let Err(error) = hand_back(&store, &lease).await {
+                warn!(job.id = %lease.job_id, "Its lease has to run out: {}", error_chain(&error));
+            }
+        }
+    }
+
     async fn work(&mut self) {
         while !self.leaving.is_cancelled() {
             if !self.run_one().await {
                 let leaving = self.leaving.clone();
-                let _ = tokio::time::timeout(POLL, leaving.cancelled()).await;
+                tokio::select! {
+                    () = leaving.cancelled() => {}
+                    () = self.presence.woken() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
             }
         }
+    }
+
+    fn hold(&self, lease: Option<Lease>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = lease;
     }
 
     async fn run_one(&mut self) -> bool {
@@ -112,22 +166,34 @@ impl Worker {
         };
         let job_id = claimed.job.id;
         info!(job.id = %job_id, job.attempt = claimed.lease.attempt, "Claimed job `{job_id}`");
+        self.hold(Some(claimed.lease.clone()));
         // The attempt's future is large; boxed, it does not grow every caller's.
         Box::pin(attempt::run(self, claimed)).await;
+        self.hold(None);
         true
     }
 
-    async fn claim(&self) -> Result<Option<queue::Claimed>, store::StoreError> {
+    async fn claim(&self) -> Result<Option<queue::Claimed>, StoreError> {
         let mut tx = self.store.worker_tx().await?;
-        for reaped in queue::reap(&mut tx, REAPED_AT_ONCE).await? {
+        let reaped = queue::reap(&mut tx, REAPED_AT_ONCE).await?;
+        tx.commit().await?;
+        for reaped in reaped {
             warn!(
                 job.id = %reaped.job_id, job.attempt = reaped.attempt,
                 "The worker of job `{}` is gone; the job was {}",
                 reaped.job_id, if reaped.failed { "failed" } else { "put back" },
             );
         }
-        let claimed = queue::claim(&mut tx, &self.config.name, self.config.lease()).await?;
+        let mut tx = self.store.worker_tx().await?;
+        let lease_for = self.config.lease();
+        let claimed = queue::claim(&mut tx, &self.config.name, self.kind, lease_for).await?;
         tx.commit().await?;
         Ok(claimed)
     }
+}
+
+async fn hand_back(store: &Store, lease: &Lease) -> Result<(), StoreError> {
+    let mut tx = store.tenant_tx(lease.project_id).await?;
+    lease::release(&mut tx, lease, Duration::ZERO).await?;
+    tx.commit().await
 }

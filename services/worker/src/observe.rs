@@ -47,6 +47,10 @@ impl Observer for Reporter {
         self.tell(Message::Started(valid));
     }
 
+    fn on_micro_batch(&mut self) -> Next {
+        self.signal.next()
+    }
+
     fn on_step(&mut self, report: &StepReport) -> Next {
         self.tell(Message::Step(Box::new(report.clone())));
         self.signal.next()

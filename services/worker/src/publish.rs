@@ -6,7 +6,6 @@ use std::path::Path;
 use artifacts::keys;
 use domain::job::Outcome;
 use domain::{Failure, FileId, FineTunedModelId, Job};
-use lm::Learned;
 use serde_json::json;
 use store::events::{EventLevel, NewEvent};
 use store::files::{File, FileStatus};
@@ -22,7 +21,7 @@ use crate::report::upload_folder;
 /// Metrics that are read at a time.
 const PAGE: u32 = 1000;
 
-/// Uploads the adapter with the run's report and the result file, then makes model, file and status visible in one transaction.
+/// Uploads the adapter, or the weights that learned, with the run's report and the result file, then makes model, file and status visible in one transaction.
 pub(crate) async fn publish(
     attempt: &Attempt<'_>,
     trained: &Trained,
@@ -33,12 +32,9 @@ pub(crate) async fn publish(
     let objects = &attempt.worker.objects;
 
     let adapter_dir = dir.join("adapter");
-    let Learned::Adapter(adapter) = &trained.learned else {
-        let message =
-            "only adapters are served; every weight of a model is trained by `attune train`";
-        return Err(Failure::rejected("not_served", Some("attune.tuning"), message).into());
-    };
-    adapter.save(&adapter_dir, &attempt.job.base_model)?;
+    trained
+        .learned
+        .save(&adapter_dir, &attempt.job.base_model)?;
     let model_id = FineTunedModelId::new();
     let steps = all_metrics(attempt).await?;
     write_report(&adapter_dir, draft, trained, &steps)?;

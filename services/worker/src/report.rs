@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::{ObjectStore, keys};
-use domain::{Clock, Failure, Job};
+use domain::{Clock, Failure};
 use serde_json::json;
 use store::checkpoints::{CheckpointMetrics, NewCheckpoint};
 use store::events::{EventLevel, NewEvent};
 use store::metrics::StepMetrics;
 use store::{Lease, Store, checkpoints, events, lease, metrics};
+use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 use training::{Estimate, Evaluation, StepReport};
@@ -32,7 +33,7 @@ pub(crate) struct Report {
     objects: ObjectStore,
     clock: Clock,
     lease: Lease,
-    job: Job,
+    estimated_finish: Option<OffsetDateTime>,
     signal: Arc<Signal>,
     steps: Vec<StepReport>,
     said: Vec<NewEvent>,
@@ -45,7 +46,7 @@ impl Report {
             objects: attempt.worker.objects.clone(),
             clock: attempt.worker.clock.clone(),
             lease: attempt.lease.clone(),
-            job: attempt.job.clone(),
+            estimated_finish: None,
             signal: attempt.signal.clone(),
             steps: Vec::new(),
             said: Vec::new(),
@@ -92,7 +93,7 @@ impl Report {
 
     fn estimated(&mut self, estimate: &Estimate) {
         let now = self.clock.now();
-        self.job.estimated_finish = Some(after(now, estimate.seconds));
+        self.estimated_finish = Some(after(now, estimate.seconds));
         let event = NewEvent::message(EventLevel::Info, format!("Estimated: {estimate}"), now);
         self.said.push(NewEvent {
             data: serde_json::to_value(estimate).ok(),
@@ -153,7 +154,7 @@ impl Report {
         let steps_left = step.total_steps - step.step;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let seconds_left = step.step_ms / 1000.0 * steps_left as f64;
-        self.job.estimated_finish = Some(after(self.clock.now(), seconds_left));
+        self.estimated_finish = Some(after(self.clock.now(), seconds_left));
     }
 
     async fn flush(&mut self) -> Result<(), Stop> {
@@ -173,7 +174,7 @@ impl Report {
         let mut tx = self.store.tenant_tx(self.lease.project_id).await?;
         metrics::record(&mut tx, &self.lease, &rows).await?;
         events::report(&mut tx, &self.lease, &self.said).await?;
-        lease::save(&mut tx, &self.lease, &self.job).await?;
+        lease::progress(&mut tx, &self.lease, self.estimated_finish).await?;
         Ok(tx.commit().await?)
     }
 
@@ -219,7 +220,7 @@ impl Report {
 }
 
 /// A century at most: what is farther away is no date.
-fn after(now: time::OffsetDateTime, seconds: f64) -> time::OffsetDateTime {
+fn after(now: OffsetDateTime, seconds: f64) -> OffsetDateTime {
     now + time::Duration::seconds_f64(seconds.min(3e9))
 }
 

@@ -7,7 +7,7 @@ use super::{
     EarlyStopping, Keep, LrSchedule, MethodKind, Precision, Quantization, Replay, TargetModule,
     TuningKind,
 };
-use crate::field::{FieldError, Fields};
+use crate::field::{FieldError, Fields, Range, Setting};
 use crate::limits::MAX_SEED;
 
 mod combinations;
@@ -127,6 +127,7 @@ const SCHEDULES: [(&str, LrSchedule); 3] = [
 
 /// A tenth of what is seen, which the literature finds to be enough for most of the effect.
 const DEFAULT_REPLAY_RATIO: f64 = 0.1;
+const REPLAY_RATIO: Range = Range::above(0.0).below(1.0);
 const DEFAULT_PATIENCE: u64 = 3;
 
 impl Hyperparameters {
@@ -136,49 +137,7 @@ impl Hyperparameters {
     /// The first field that is unknown or out of range, by name.
     pub fn parse(path: &str, value: &Value) -> Result<Self, FieldError> {
         let mut fields = Fields::of(path, value)?;
-        let mut read = Self {
-            n_epochs: fields.integer("n_epochs", 1, 50)?,
-            max_steps: fields.integer("max_steps", 1, 10_000_000)?,
-            batch_size: fields.integer("batch_size", 1, 256)?,
-            precision: fields.word("precision", &PRECISIONS)?,
-            checkpoint_every: fields.integer("checkpoint_every", 1, 10_000_000)?,
-            learning_rate: fields.number("learning_rate", "above 0 and at most 1", |n| {
-                n > 0.0 && n <= 1.0
-            })?,
-            learning_rate_multiplier: fields.number(
-                "learning_rate_multiplier",
-                "above 0 and at most 1000",
-                |n| n > 0.0 && n <= 1000.0,
-            )?,
-            lr_schedule: fields.word("lr_schedule", &SCHEDULES)?,
-            warmup_steps: fields.integer("warmup_steps", 0, 10_000_000)?,
-            weight_decay: fields.number("weight_decay", "between 0 and 1", |n| {
-                (0.0..=1.0).contains(&n)
-            })?,
-            adam_beta1: fields.number("adam_beta1", "at least 0 and below 1", |n| {
-                (0.0..1.0).contains(&n)
-            })?,
-            adam_beta2: fields.number("adam_beta2", "at least 0 and below 1", |n| {
-                (0.0..1.0).contains(&n)
-            })?,
-            adam_eps: fields
-                .number("adam_eps", "above 0 and at most 1", |n| n > 0.0 && n <= 1.0)?,
-            max_grad_norm: fields.number(
-                "max_grad_norm",
-                "at least 0 (0 turns clipping off)",
-                |n| n >= 0.0,
-            )?,
-            grad_accum: fields.integer("grad_accum", 1, 1024)?,
-            max_seq_len: fields.integer("max_seq_len", 16, 1_048_576)?,
-            packing: fields.boolean("packing")?,
-            shuffle: fields.boolean("shuffle")?,
-            seed: fields.integer("seed", 0, MAX_SEED)?,
-            recompute: fields.boolean("recompute")?,
-            quantization: fields.word("quantization", &QUANTIZATIONS)?,
-            tuning: fields.word("tuning", &TUNINGS)?,
-            train_embeddings: fields.boolean("train_embeddings")?,
-            ..Self::default()
-        };
+        let mut read = Self::parse_plain(&mut fields)?;
         read.parse_method(&mut fields)?;
         read.parse_care(path, &mut fields)?;
         let lora = fields.value("lora");
@@ -190,26 +149,76 @@ impl Hyperparameters {
         Ok(read)
     }
 
+    /// Every setting with what it takes, as [`Hyperparameters::parse`] reads it.
+    pub fn settings() -> Vec<Setting> {
+        let never = "nothing is read, so nothing is refused";
+        let mut fields = Fields::described("");
+        let mut read = Self::parse_plain(&mut fields).expect(never);
+        read.parse_method(&mut fields).expect(never);
+        read.parse_care("", &mut fields).expect(never);
+        let mut lora = Fields::described("lora");
+        read.parse_lora_numbers(&mut lora).expect(never);
+        let mut replay = Fields::described("replay");
+        replay.number("ratio", REPLAY_RATIO).expect(never);
+        let mut early_stopping = Fields::described("early_stopping");
+        early_stopping_numbers(&mut early_stopping).expect(never);
+        [fields, lora, replay, early_stopping]
+            .into_iter()
+            .flat_map(Fields::settings)
+            .collect()
+    }
+
+    fn parse_plain(fields: &mut Fields) -> Result<Self, FieldError> {
+        Ok(Self {
+            n_epochs: fields.integer("n_epochs", 1, 50)?,
+            max_steps: fields.integer("max_steps", 1, 10_000_000)?,
+            batch_size: fields.integer("batch_size", 1, 256)?,
+            precision: fields.word("precision", &PRECISIONS)?,
+            checkpoint_every: fields.integer("checkpoint_every", 1, 10_000_000)?,
+            learning_rate: fields.number("learning_rate", Range::above(0.0).at_most(1.0))?,
+            learning_rate_multiplier: fields.number(
+                "learning_rate_multiplier",
+                Range::above(0.0).at_most(1000.0),
+            )?,
+            lr_schedule: fields.word("lr_schedule", &SCHEDULES)?,
+            warmup_steps: fields.integer("warmup_steps", 0, 10_000_000)?,
+            weight_decay: fields.number("weight_decay", Range::at_least(0.0).at_most(1.0))?,
+            adam_beta1: fields.number("adam_beta1", Range::at_least(0.0).below(1.0))?,
+            adam_beta2: fields.number("adam_beta2", Range::at_least(0.0).below(1.0))?,
+            adam_eps: fields.number("adam_eps", Range::above(0.0).at_most(1.0))?,
+            max_grad_norm: fields.number(
+                "max_grad_norm",
+                Range::at_least(0.0).note("0 turns clipping off"),
+            )?,
+            grad_accum: fields.integer("grad_accum", 1, 1024)?,
+            max_seq_len: fields.integer("max_seq_len", 16, 1_048_576)?,
+            packing: fields.boolean("packing")?,
+            shuffle: fields.boolean("shuffle")?,
+            seed: fields.integer("seed", 0, MAX_SEED)?,
+            recompute: fields.boolean("recompute")?,
+            quantization: fields.word("quantization", &QUANTIZATIONS)?,
+            tuning: fields.word("tuning", &TUNINGS)?,
+            train_embeddings: fields.boolean("train_embeddings")?,
+            ..Self::default()
+        })
+    }
+
     fn parse_method(&mut self, fields: &mut Fields) -> Result<(), FieldError> {
-        let positive = |n: f64| n > 0.0 && n <= 100.0;
+        let positive = Range::above(0.0).at_most(100.0);
         self.method = fields.word("method", &MethodKind::ALL)?;
-        self.beta = fields.number("beta", "above 0 and at most 100", positive)?;
-        self.gamma = fields.number("gamma", "between 0 and 100", |n| (0.0..=100.0).contains(&n))?;
-        let weight = "above 0 and at most 100";
-        self.desirable_weight = fields.number("desirable_weight", weight, positive)?;
-        self.undesirable_weight = fields.number("undesirable_weight", weight, positive)?;
+        self.beta = fields.number("beta", positive)?;
+        self.gamma = fields.number("gamma", Range::at_least(0.0).at_most(100.0))?;
+        self.desirable_weight = fields.number("desirable_weight", positive)?;
+        self.undesirable_weight = fields.number("undesirable_weight", positive)?;
         Ok(())
     }
 
     fn parse_care(&mut self, path: &str, fields: &mut Fields) -> Result<(), FieldError> {
-        self.kl_weight = fields.number("kl_weight", "between 0 and 100", |n| {
-            (0.0..=100.0).contains(&n)
-        })?;
+        self.kl_weight = fields.number("kl_weight", Range::at_least(0.0).at_most(100.0))?;
         self.keep = fields.word("keep", &KEEPS)?;
         self.max_perplexity_increase = fields.number(
             "max_perplexity_increase",
-            "at least 0 (0.1 allows a tenth more)",
-            |n| n >= 0.0,
+            Range::at_least(0.0).note("0.1 allows a tenth more"),
         )?;
         self.replay = fields
             .value("replay")
@@ -224,12 +233,7 @@ impl Hyperparameters {
 
     fn parse_lora(&mut self, path: &str, value: &Value) -> Result<(), FieldError> {
         let mut fields = Fields::of(path, value)?;
-        self.lora_rank = fields.integer("rank", 1, 256)?;
-        self.lora_alpha = fields.number("alpha", "above 0 and at most 4096", |n| {
-            n > 0.0 && n <= 4096.0
-        })?;
-        self.lora_use_rslora = fields.boolean("use_rslora")?;
-        self.lora_use_dora = fields.boolean("use_dora")?;
+        self.parse_lora_numbers(&mut fields)?;
         if fields
             .value("modules_to_save")
             .is_some_and(|value| value != json!([]))
@@ -240,9 +244,6 @@ impl Hyperparameters {
                  leave it out and raise `rank`, or add to `target_modules`",
             ));
         }
-        self.lora_dropout = fields.number("dropout", "at least 0 and below 1", |n| {
-            (0.0..1.0).contains(&n)
-        })?;
         self.lora_target_modules = fields
             .value("target_modules")
             .filter(|value| value != "auto")
@@ -250,11 +251,20 @@ impl Hyperparameters {
             .transpose()?;
         fields.finish(&LORA_SETTINGS)
     }
+
+    fn parse_lora_numbers(&mut self, fields: &mut Fields) -> Result<(), FieldError> {
+        self.lora_rank = fields.integer("rank", 1, 256)?;
+        self.lora_alpha = fields.number("alpha", Range::above(0.0).at_most(4096.0))?;
+        self.lora_use_rslora = fields.boolean("use_rslora")?;
+        self.lora_use_dora = fields.boolean("use_dora")?;
+        self.lora_dropout = fields.number("dropout", Range::at_least(0.0).below(1.0))?;
+        Ok(())
+    }
 }
 
 fn replay(path: &str, value: &Value) -> Result<Replay, FieldError> {
     let mut fields = Fields::of(path, value)?;
-    let ratio = fields.number("ratio", "above 0 and below 1", |n| n > 0.0 && n < 1.0)?;
+    let ratio = fields.number("ratio", REPLAY_RATIO)?;
     let file = match fields.value("file") {
         None => None,
         Some(Value::String(file)) if !file.is_empty() => Some(file),
@@ -270,13 +280,18 @@ fn replay(path: &str, value: &Value) -> Result<Replay, FieldError> {
 
 fn early_stopping(path: &str, value: &Value) -> Result<EarlyStopping, FieldError> {
     let mut fields = Fields::of(path, value)?;
-    let patience = fields.integer("patience", 1, 1000)?;
-    let min_delta = fields.number("min_delta", "at least 0", |n| n >= 0.0)?;
+    let (patience, min_delta) = early_stopping_numbers(&mut fields)?;
     fields.finish(&["patience", "min_delta"])?;
     Ok(EarlyStopping {
         patience: patience.unwrap_or(DEFAULT_PATIENCE),
         min_delta: min_delta.unwrap_or(0.0),
     })
+}
+
+fn early_stopping_numbers(fields: &mut Fields) -> Result<(Option<u64>, Option<f64>), FieldError> {
+    let patience = fields.integer("patience", 1, 1000)?;
+    let min_delta = fields.number("min_delta", Range::at_least(0.0))?;
+    Ok((patience, min_delta))
 }
 
 fn target_modules(path: &str, value: &Value) -> Result<Vec<TargetModule>, FieldError> {
@@ -319,6 +334,7 @@ fn join(path: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::SettingKind;
 
     fn refusal(value: &Value) -> String {
         Hyperparameters::parse("attune", value)
@@ -391,6 +407,35 @@ mod tests {
                 message.starts_with(&format!("{field}: ")),
                 "{value}: {message}"
             );
+        }
+    }
+
+    #[test]
+    fn every_setting_is_described_as_it_is_read() {
+        let settings = Hyperparameters::settings();
+        let described = |path: &str| settings.iter().any(|setting| setting.field == path);
+        let objects = ["lora", "replay", "early_stopping"];
+        for name in SETTINGS.iter().filter(|name| !objects.contains(name)) {
+            assert!(described(name), "{name}");
+        }
+        for name in LORA_SETTINGS
+            .iter()
+            .filter(|name| **name != "target_modules")
+        {
+            assert!(described(&format!("lora.{name}")), "{name}");
+        }
+        for Setting { field, kind } in &settings {
+            let SettingKind::Integer { min, max } = kind else {
+                continue;
+            };
+            let read = |n: u64| {
+                let value = match field.split_once('.') {
+                    Some((outer, inner)) => json!({outer: {inner: n}}),
+                    None => json!({field.as_str(): n}),
+                };
+                Hyperparameters::parse("", &value).is_ok()
+            };
+            assert!(read(*min) && read(*max) && !read(max + 1), "{field}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::precision::Precision;
 use crate::weight::Weight;
 use crate::weights::WeightSource;
 
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const FINAL_NORM: &str = "model.norm.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 

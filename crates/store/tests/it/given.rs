@@ -37,15 +37,30 @@ pub(crate) fn now() -> OffsetDateTime {
 
 /// A store over the test's database, with a base model and two tenants.
 pub(crate) async fn two_tenants(pool: &PgPool) -> (Store, [Tenant; 2]) {
-    let store = Store::from_pool(pool.clone());
-    let mut tx = store.operator_tx().await.unwrap();
-    base_models::register(&mut tx, &base_model()).await.unwrap();
-    tx.commit().await.unwrap();
+    let store = with_base(pool).await;
     let tenants = [
         tenant(&store, "acme").await,
         tenant(&store, "umbrella").await,
     ];
     (store, tenants)
+}
+
+/// The same with any number of tenants.
+pub(crate) async fn some_tenants(pool: &PgPool, n: usize) -> (Store, Vec<Tenant>) {
+    let store = with_base(pool).await;
+    let mut tenants = Vec::new();
+    for index in 0..n {
+        tenants.push(tenant(&store, &format!("tenant-{index}")).await);
+    }
+    (store, tenants)
+}
+
+async fn with_base(pool: &PgPool) -> Store {
+    let store = Store::from_pool(pool.clone());
+    let mut tx = store.operator_tx().await.unwrap();
+    base_models::register(&mut tx, &base_model()).await.unwrap();
+    tx.commit().await.unwrap();
+    store
 }
 
 pub(crate) fn base_model() -> BaseModel {

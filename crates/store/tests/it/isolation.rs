@@ -2,14 +2,18 @@
 
 use domain::{FileId, FineTunedModelId};
 use sqlx::PgPool;
+use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
+use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
-use store::{Store, checkpoints, jobs, metrics, models};
+use store::{Store, TenantTx, batches, checkpoints, jobs, metrics, models, uploads};
 
+use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
+use crate::uploads::{part, upload};
 
 /// Tables that a tenant's role may not read at all.
 const CLOSED_TO_TENANTS: [&str; 2] = ["api_keys", "audit_log"];
@@ -87,13 +91,37 @@ async fn fill(store: &Store, tenant: Tenant) {
     models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
         .await
         .unwrap();
+    let upload = upload(tenant);
+    uploads::create(&mut tx, &upload).await.unwrap();
+    uploads::add_part(&mut tx, &part(&upload)).await.unwrap();
+    batches::create(&mut tx, &batch(tenant, 0)).await.unwrap();
     quotas::admit_job(&mut tx, &claimed.job, 1, now())
         .await
         .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
         .await
         .unwrap();
+    keep_answer(&mut tx).await;
     tx.commit().await.unwrap();
+    let (_, turn) = turn(store).await.expect("a batch waits");
+    let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
+    lines::create(&mut tx, &turn, &[line(1)]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn keep_answer(tx: &mut TenantTx) {
+    let request = Request {
+        route: "POST /v1/things".to_owned(),
+        mark: Mark::Key("k".to_owned()),
+        fingerprint: [0; 32],
+    };
+    let answer = Answer {
+        status: 200,
+        body: b"{}".to_vec(),
+    };
+    idempotency::keep(tx, &request, &answer, now())
+        .await
+        .unwrap();
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

@@ -4,12 +4,17 @@
 
 mod api_keys;
 mod audit;
+mod batches;
 mod given;
 mod isolation;
 mod jobs;
 mod leases;
 mod objects;
 mod queue;
+mod queue_fairness;
+mod queue_model;
 mod quotas;
 mod roles;
 mod sealed;
+mod upgrade;
+mod uploads;

@@ -3,9 +3,10 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use store::migrate::{API_LOGIN, INFERENCE_LOGIN, WORKER_LOGIN};
 
-const GROUPS: [&str; 5] = [
+const GROUPS: [&str; 6] = [
     "app_tenant",
     "app_auth",
+    "app_feed",
     "app_worker",
     "app_operator",
     "attune_owner",
@@ -54,7 +55,7 @@ async fn a_login_without_a_role_is_refused_everywhere(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_login_takes_on_only_its_roles(pool: PgPool) {
     for (login, allowed) in [
-        (API_LOGIN, &["app_tenant", "app_auth"][..]),
+        (API_LOGIN, &["app_tenant", "app_auth", "app_feed"][..]),
         (WORKER_LOGIN, &["app_tenant", "app_worker"]),
         (INFERENCE_LOGIN, &["app_tenant"]),
     ] {
@@ -95,6 +96,9 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
         ("app_worker", "DELETE FROM jobs"),
         ("app_auth", "SELECT * FROM jobs"),
         ("app_auth", "UPDATE api_keys SET expires_at = NULL"),
+        ("app_feed", "SELECT config FROM jobs"),
+        ("app_feed", "SELECT message FROM job_events"),
+        ("app_worker", "SELECT body FROM idempotency_keys"),
         ("app_operator", "SELECT * FROM jobs"),
         ("app_operator", "SELECT * FROM files"),
     ] {

@@ -45,6 +45,14 @@ pub(super) struct State<'a> {
     first_step: u64,
 }
 
+/// How a step ended.
+pub(super) enum Stepped {
+    /// With an update.
+    Done(StepReport),
+    /// Before one.
+    Interrupted(Next),
+}
+
 impl<'a> State<'a> {
     pub(super) fn new(mut run: Run<'a>) -> Result<Self, TrainError> {
         let config = run.config;
@@ -83,8 +91,9 @@ impl<'a> State<'a> {
         self.optimizer.step >= self.plan.total_steps() || self.selection.is_over()
     }
 
-    /// One update: gradients of every micro-batch, normalised by the units of all of them together.
-    pub(super) fn step(&mut self) -> Result<StepReport, TrainError> {
+    /// One update: gradients of every micro-batch, normalised by the units of all of them together. One that the
+    /// observer interrupts changes nothing.
+    pub(super) fn step(&mut self, observer: &mut dyn Observer) -> Result<Stepped, TrainError> {
         let step = self.optimizer.step;
         let picks = self.plan.micro_batches(step);
         let samples = picks.iter().map(|picks| read(&self.run, picks));
@@ -104,6 +113,10 @@ impl<'a> State<'a> {
         };
         let mut sums = Sums::default();
         for (index, batch) in batches.iter().enumerate() {
+            let next = observer.on_micro_batch();
+            if next != Next::Continue {
+                return Ok(Stepped::Interrupted(next));
+            }
             sums.add(
                 &context,
                 batch,
@@ -126,7 +139,7 @@ impl<'a> State<'a> {
             self.optimizer.update(learned, gradients, learning_rate)
         });
         let count = |of: fn(&MicroBatch) -> usize| batches.iter().map(of).sum::<usize>() as u64;
-        Ok(StepReport {
+        Ok(Stepped::Done(StepReport {
             step: step + 1,
             total_steps: self.plan.total_steps(),
             train_loss,
@@ -137,7 +150,7 @@ impl<'a> State<'a> {
             n_tokens: count(MicroBatch::n_tokens),
             step_ms: 0.0,
             valid: None,
-        })
+        }))
     }
 
     /// What the run started from.

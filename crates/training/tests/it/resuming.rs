@@ -59,6 +59,16 @@ impl Case {
         (trained.unwrap(), seen)
     }
 
+    /// Runs until just before a micro-batch.
+    fn before(&self, micro_batch: u64, next: Next, dir: &Path) -> (Trained, Recorder) {
+        let stopping = Recorder {
+            stop_before: Some((micro_batch, next)),
+            ..Recorder::default()
+        };
+        let (trained, seen) = watch(self.run(dir), stopping);
+        (trained.unwrap(), seen)
+    }
+
     /// Goes on from the newest whole checkpoint.
     fn resume(&self, dir: &Path) -> (Trained, Recorder) {
         let (trained, seen) = self.resume_from(self.latest(dir), dir);
@@ -104,6 +114,32 @@ fn stopping_after_any_step_and_resuming_changes_no_bit() {
     let case = Case::new(&settings(), 12);
     assert_eq!(case.whole().1.steps.len(), 12);
     resumes_exactly(&case);
+}
+
+#[test]
+fn stopping_within_a_step_saves_the_step_before_and_changes_no_bit() {
+    let case = Case::new(&settings(), 12);
+    let (trained, seen) = case.whole();
+    // Two micro-batches make a step. Within the first there is nothing to save yet.
+    for micro_batch in 2..8 {
+        let dir = TempDir::new().unwrap();
+        let (first, before) = case.before(micro_batch, Next::SaveAndStop, dir.path());
+        assert!(!first.finished);
+        assert_eq!(before.checkpoints, [micro_batch / 2]);
+        let (second, after) = case.resume(dir.path());
+        assert_eq!([before.losses(), after.losses()].concat(), seen.losses());
+        assert_eq!(bits(&second), bits(&trained), "before {micro_batch}");
+    }
+}
+
+#[test]
+fn a_run_that_is_abandoned_within_a_step_saves_nothing() {
+    let case = Case::new(&settings(), 12);
+    let dir = TempDir::new().unwrap();
+    let (abandoned, seen) = case.before(3, Next::Abandon, dir.path());
+    assert!(!abandoned.finished);
+    assert_eq!((seen.steps.len(), seen.checkpoints.len()), (1, 0));
+    assert!(checkpoint::latest(dir.path(), &case.model).0.is_none());
 }
 
 #[test]

@@ -79,6 +79,9 @@ pub(crate) struct Recorder {
     pub(crate) before: Option<Evaluation>,
     pub(crate) checkpoints: Vec<u64>,
     pub(crate) stop_after: Option<(u64, Next)>,
+    /// Before this micro-batch of the run, counted from 0.
+    pub(crate) stop_before: Option<(u64, Next)>,
+    pub(crate) n_micro_batches: u64,
 }
 
 impl Recorder {
@@ -90,6 +93,14 @@ impl Recorder {
 impl Observer for Recorder {
     fn on_start(&mut self, valid: Option<Evaluation>) {
         self.before = valid;
+    }
+
+    fn on_micro_batch(&mut self) -> Next {
+        self.n_micro_batches += 1;
+        match self.stop_before {
+            Some((index, next)) if index + 1 == self.n_micro_batches => next,
+            _ => Next::Continue,
+        }
     }
 
     fn on_step(&mut self, report: &StepReport) -> Next {

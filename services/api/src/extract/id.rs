@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use domain::{ApiKeyId, FileId, JobId, ProjectId, ServiceAccountId, UserId};
+use domain::{ApiKeyId, BatchId, FileId, JobId, ProjectId, ServiceAccountId, UploadId, UserId};
 
 use crate::error::{ApiError, Thing};
 
@@ -20,6 +20,14 @@ impl Identifies for FileId {
 
 impl Identifies for JobId {
     const THING: Thing = Thing::Job;
+}
+
+impl Identifies for UploadId {
+    const THING: Thing = Thing::Upload;
+}
+
+impl Identifies for BatchId {
+    const THING: Thing = Thing::Batch;
 }
 
 impl Identifies for ProjectId {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use domain::FileId;
 use serde::Serialize;
 use store::audit::{self, Act};
-use store::files;
+use store::files::{self, NeededBy};
 use utoipa::ToSchema;
 
 use crate::AppState;
@@ -23,7 +23,7 @@ pub struct DeletedFile {
     deleted: bool,
 }
 
-/// Delete a file, also one that a job names: a job that still needs it fails and says so.
+/// Delete a file, unless something that is not finished still reads it.
 #[utoipa::path(
     delete,
     path = "/v1/files/{id}",
@@ -40,6 +40,9 @@ pub async fn delete_file(
 ) -> Result<Json<DeletedFile>, ApiError> {
     let key = keys::file(tenant.project_id, id);
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    if let Some(needed_by) = files::needed_by(&mut tx, id).await? {
+        return Err(in_use(id, needed_by));
+    }
     if !files::delete(&mut tx, id, &key).await? {
         return Err(ApiError::not_found(Thing::File, &id.to_string()));
     }
@@ -61,4 +64,15 @@ pub async fn delete_file(
         object: "file",
         deleted: true,
     }))
+}
+
+fn in_use(id: FileId, needed_by: NeededBy) -> ApiError {
+    let who = match needed_by {
+        NeededBy::Job(job) => format!("fine-tuning job `{job}`"),
+        NeededBy::Batch(batch) => format!("batch `{batch}`"),
+    };
+    let message = format!(
+        "The file `{id}` is still needed by the {who}. Wait until that has finished, or cancel it first."
+    );
+    ApiError::invalid("id", message).code("file_in_use")
 }

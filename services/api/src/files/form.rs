@@ -1,24 +1,20 @@
 //! The form of an upload, read once and as it comes: the fields may stand before or after the file.
 
-use artifacts::{ArtifactError, ObjectStore, Stored};
+use artifacts::ArtifactError;
 use async_stream::stream;
 use axum::extract::Multipart;
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::Field;
 use bytes::Bytes;
-use dataset::{QuickScan, ScanReport};
 use store::quotas::Room;
 use utoipa::ToSchema;
 
+use super::incoming::{broken, cut_short};
+use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
 use super::purpose;
 use crate::error::ApiError;
 
 /// No field but the file is longer than this.
 const MAX_FIELD_BYTES: usize = 1024;
-const MAX_FILENAME_CHARS: usize = 255;
-
-/// When OpenAI's own limits let a file expire.
-const EXPIRES_AFTER_SECS: std::ops::RangeInclusive<i64> = 3_600..=2_592_000;
-
 /// The form, as the documentation shows it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a form is read field by field")]
@@ -28,36 +24,11 @@ pub(super) struct FileUpload {
     purpose: String,
 }
 
-/// Where the file goes.
-pub(super) struct Destination<'a> {
-    pub(super) objects: &'a ObjectStore,
-    pub(super) key: &'a str,
-    pub(super) max_bytes: u64,
-    /// What is left of what the project may store.
-    pub(super) room: Option<Room>,
-}
-
-impl Destination<'_> {
-    /// What it takes at most.
-    fn bound(&self) -> u64 {
-        let room = self.room.as_ref().map_or(u64::MAX, Room::bytes);
-        self.max_bytes.min(room)
-    }
-
-    /// Why it did not take more.
-    fn refusal(&self) -> ApiError {
-        match &self.room {
-            Some(room) if room.bytes() < self.max_bytes => {
-                ApiError::quota_exceeded(&room.exceeded())
-            }
-            _ => ApiError::too_large("file", self.max_bytes).param("file"),
-        }
-    }
-}
-
 /// What was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Form {
+    /// What is left of what the project may store.
+    pub(super) room: Option<Room>,
     pub(super) file: Option<StoredFile>,
     pub(super) purpose: Option<&'static str>,
     pub(super) expires_after_secs: Option<i64>,
@@ -68,8 +39,7 @@ pub(super) struct Form {
 #[derive(Debug)]
 pub(super) struct StoredFile {
     pub(super) filename: String,
-    pub(super) stored: Stored,
-    pub(super) scan: ScanReport,
+    pub(super) content: Content,
 }
 
 impl Form {
@@ -82,7 +52,7 @@ impl Form {
         while let Some(field) = multipart
             .next_field()
             .await
-            .map_err(|error| broken(&error))?
+            .map_err(|error| broken("file", &error))?
         {
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
@@ -92,7 +62,7 @@ impl Form {
                         "`file` is given twice; upload one file at a time.",
                     ));
                 }
-                "file" => self.file = Some(store(field, destination).await?),
+                "file" => self.file = Some(store(field, destination, self.room).await?),
                 "purpose" => self.purpose = Some(purpose::parse(&text(field, "purpose").await?)?),
                 "expires_after[seconds]" => self.expires_after_secs = Some(seconds(field).await?),
                 "expires_after[anchor]" => {
@@ -113,34 +83,24 @@ impl Form {
     }
 }
 
-/// Streams the file into the bucket; it is counted and hashed on the way, and never held as a whole.
 async fn store(
     mut field: Field<'_>,
     destination: &Destination<'_>,
+    room: Option<Room>,
 ) -> Result<StoredFile, ApiError> {
     let filename = filename(field.file_name().unwrap_or_default());
-    let mut scan = QuickScan::new();
-    let seen = &mut scan;
     let chunks = stream! {
         while let Some(chunk) = field.chunk().await.transpose() {
-            if let Ok(chunk) = &chunk {
-                seen.push(chunk);
-            }
             yield chunk;
         }
     };
-    let stored = destination
-        .objects
-        .put_stream(destination.key, chunks, destination.bound())
-        .await;
-    match stored {
-        Ok(stored) => Ok(StoredFile {
-            filename,
-            stored,
-            scan: scan.finish(),
+    match destination.take(chunks).await {
+        Ok(content) => Ok(StoredFile { filename, content }),
+        Err(ArtifactError::TooLarge { max_bytes, .. }) => Err(match room {
+            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
+            _ => ApiError::too_large("file", max_bytes).param("file"),
         }),
-        Err(ArtifactError::TooLarge { .. }) => Err(destination.refusal()),
-        Err(ArtifactError::Source { .. }) => Err(cut_short()),
+        Err(ArtifactError::Source { .. }) => Err(cut_short("file")),
         Err(error) => Err(error.into()),
     }
 }
@@ -160,7 +120,7 @@ async fn text(mut field: Field<'_>, name: &'static str) -> Result<String, ApiErr
 }
 
 async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {
-    field.chunk().await.map_err(|error| broken(&error))
+    field.chunk().await.map_err(|error| broken("file", &error))
 }
 
 async fn seconds(field: Field<'_>) -> Result<i64, ApiError> {
@@ -185,52 +145,4 @@ async fn anchor(field: Field<'_>) -> Result<(), ApiError> {
         "expires_after",
         "`expires_after[anchor]` must be `created_at`.",
     ))
-}
-
-/// The last part of the name, without what no terminal or header should be sent.
-fn filename(given: &str) -> String {
-    let name = given.rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = name
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_FILENAME_CHARS)
-        .collect();
-    if name.is_empty() {
-        "file".to_owned()
-    } else {
-        name
-    }
-}
-
-fn broken(error: &MultipartError) -> ApiError {
-    match error.status().as_u16() {
-        // A body that ends early is the commonest fault, and the parser's words for it are many.
-        400 if error.body_text().to_lowercase().contains("incomplete") => cut_short(),
-        400 => {
-            ApiError::invalid_request(format!("The form cannot be read: {}.", error.body_text()))
-        }
-        _ => cut_short(),
-    }
-}
-
-fn cut_short() -> ApiError {
-    ApiError::invalid(
-        "file",
-        "The upload broke off before its end; nothing was stored. Send the file again.",
-    )
-    .code("upload_incomplete")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filename_is_one_printable_name() {
-        assert_eq!(filename("../../etc/passwd"), "passwd");
-        assert_eq!(filename("C:\\data\\träin.jsonl"), "träin.jsonl");
-        assert_eq!(filename("a\u{0}b\r\nc"), "abc");
-        assert_eq!(filename(""), "file");
-        assert_eq!(filename(&"x".repeat(1000)).len(), MAX_FILENAME_CHARS);
-    }
 }

@@ -5,11 +5,16 @@ use crate::error::ApiError;
 /// Rows to train or validate on: the only purpose whose content is looked at.
 pub const FINE_TUNE: &str = "fine-tune";
 
+/// The requests of a batch.
+pub const BATCH: &str = "batch";
+/// The answers of a batch, and its errors.
+pub const BATCH_OUTPUT: &str = "batch_output";
+
 /// What a client may say. Produced files have purposes of their own.
 const UPLOADABLE: [&str; 6] = [
-    "fine-tune",
+    FINE_TUNE,
     "assistants",
-    "batch",
+    BATCH,
     "vision",
     "user_data",
     "evals",
@@ -19,7 +24,7 @@ const UPLOADABLE: [&str; 6] = [
 ///
 /// # Errors
 /// It is none; the purposes are named.
-pub(super) fn parse(text: &str) -> Result<&'static str, ApiError> {
+pub(crate) fn parse(text: &str) -> Result<&'static str, ApiError> {
     UPLOADABLE
         .into_iter()
         .find(|purpose| *purpose == text)

@@ -1,7 +1,7 @@
 //! `POST /v1/fine_tuning/jobs`.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::auto::{Facts, estimated_tokens, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
@@ -23,6 +23,8 @@ use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
 use crate::files::FINE_TUNE;
+use crate::idempotency::{Once, Opened};
+use crate::openapi::ErrorBody;
 use crate::{AppState, random};
 
 /// Create a job. It is in the queue when this answers.
@@ -30,41 +32,47 @@ use crate::{AppState, random};
     post,
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, of your choice: sent again within a day, it makes nothing new and gets the same answer."),
+    ),
     request_body(content = serde_json::Value),
-    responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
+    responses(
+        (status = 200, body = FineTuningJob, description = "The job, in the queue."),
+        (status = 409, body = ErrorBody, description = "The same request is being carried out right now; try again."),
+        (status = 422, body = ErrorBody, description = "The `Idempotency-Key` was used for another request."),
+    )
 )]
 pub async fn create_job(
     State(state): State<AppState>,
     tenant: Tenant,
+    once: Once,
     JsonBody(body): JsonBody,
-) -> Result<Json<FineTuningJob>, ApiError> {
+) -> Result<Response, ApiError> {
     let new = NewJob::read(&body)?;
     let now = state.clock.now();
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    let model = models::resolve(&mut tx, &new.model).await?;
-    let model = model.ok_or_else(|| ApiError::not_found(Thing::Model, &new.model))?;
-    let training = usable_file(&mut tx, "training_file", &new.training_file, now).await?;
-    let validation = match &new.validation_file {
-        Some(id) => Some(usable_file(&mut tx, "validation_file", id, now).await?.id),
-        None => None,
+    let once = match once.open(&mut tx, &body, now).await? {
+        Opened::Answered(answer) => return Ok(answer),
+        Opened::New(once) => once,
     };
-    if let Some(id) = new.replay_file() {
-        usable_file(&mut tx, "attune.replay.file", id, now).await?;
-    }
-    let (job, request) = resolved(new, &model, &training, validation, &tenant, now)?;
-    let needs = needs(&model.base, &job.config);
+    let inputs = inputs(&mut tx, &new, now).await?;
+    let (job, request) = resolved(new, &inputs, &tenant, now)?;
+    let needs = needs(&inputs.model.base, &job.config);
     jobs::create_needing(&mut tx, &job, &request, needs).await?;
-    admit(&mut tx, &job, &training).await?;
+    admit(&mut tx, &job, &inputs.training).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
     if workers::all_too_small(&mut tx, needs).await? {
         events::append(&mut tx, job.id, &[nobody_can(needs, now)]).await?;
     }
-    audit::record(&mut tx, &tenant.actor(), &created(&job), now).await?;
+    let (id, project_id, act) = (job.id, job.project_id, created(&job));
+    let view = FineTuningJob::from(StoredJob { job, request });
+    let answer = once.keep(&mut tx, &view).await?;
+    audit::record(&mut tx, &tenant.actor(), &act, now).await?;
     tx.commit().await?;
     state.store.wake_workers();
     metrics::counter!("attune_jobs_created_total").increment(1);
-    tracing::info!(job.id = %job.id, project.id = %job.project_id, "Created job `{}`", job.id);
-    Ok(Json(StoredJob { job, request }.into()))
+    tracing::info!(job.id = %id, project.id = %project_id, "Created job `{id}`");
+    Ok(answer)
 }
 
 /// Refuses a job that takes its project beyond a limit.
@@ -78,6 +86,50 @@ async fn admit(tx: &mut TenantTx, job: &Job, training: &File) -> Result<(), ApiE
 fn created(job: &Job) -> Act {
     let details = json!({"model": job.model, "training_file": job.training_file});
     Act::new("fine_tuning.job.created", "fine_tuning.job", job.id).details(details)
+}
+
+/// What a request names, looked up.
+pub(super) struct Inputs {
+    pub(super) model: ResolvedModel,
+    pub(super) training: File,
+    pub(super) validation: Option<File>,
+}
+
+/// # Errors
+/// The first model or file that cannot be used.
+pub(super) async fn inputs(
+    tx: &mut TenantTx,
+    new: &NewJob,
+    now: OffsetDateTime,
+) -> Result<Inputs, ApiError> {
+    let model = models::resolve(tx, &new.model).await?;
+    let model = model.ok_or_else(|| ApiError::not_found(Thing::Model, &new.model))?;
+    let training = usable_file(tx, "training_file", &new.training_file, now).await?;
+    let validation = match &new.validation_file {
+        Some(id) => Some(usable_file(tx, "validation_file", id, now).await?),
+        None => None,
+    };
+    if let Some(id) = new.replay_file() {
+        usable_file(tx, "attune.replay.file", id, now).await?;
+    }
+    Ok(Inputs {
+        model,
+        training,
+        validation,
+    })
+}
+
+impl Inputs {
+    /// What settings that were left open follow from.
+    pub(super) fn facts(&self) -> Result<Facts, ApiError> {
+        Ok(Facts {
+            n_rows: self.training.n_lines.unwrap_or(0).max(1),
+            n_bytes: self.training.size_bytes,
+            n_params: self.model.base.n_params,
+            context_length: self.model.base.context_length,
+            fallback_seed: random::seed()?,
+        })
+    }
 }
 
 /// The file that `param` names, if it is the tenant's and there to be read.
@@ -113,23 +165,16 @@ async fn usable_file(
 /// The job with every setting decided, and what its view repeats of the request.
 fn resolved(
     new: NewJob,
-    model: &ResolvedModel,
-    training: &File,
-    validation_file: Option<FileId>,
+    inputs: &Inputs,
     tenant: &Tenant,
     now: OffsetDateTime,
 ) -> Result<(Job, JobRequest), ApiError> {
-    let facts = Facts {
-        n_rows: training.n_lines.unwrap_or(0).max(1),
-        n_bytes: training.size_bytes,
-        n_params: model.base.n_params,
-        context_length: model.base.context_length,
-        fallback_seed: random::seed()?,
-    };
+    let base_model = &inputs.model.base.name;
+    let facts = inputs.facts()?;
     let config = new.asked.resolve(&facts);
     let request = shown_request(&config, &facts);
     let model_name = fine_tuned_name(
-        &model.base.name,
+        base_model,
         &tenant.org_slug,
         new.suffix.as_deref(),
         &random::tag()?,
@@ -140,9 +185,9 @@ fn resolved(
         org_id: tenant.org_id,
         status: JobStatus::ValidatingFiles,
         model: new.model,
-        base_model: model.base.name.clone(),
-        training_file: training.id,
-        validation_file,
+        base_model: base_model.clone(),
+        training_file: inputs.training.id,
+        validation_file: inputs.validation.as_ref().map(|file| file.id),
         suffix: new.suffix,
         config,
         metadata: new.metadata,
@@ -160,7 +205,7 @@ fn resolved(
 }
 
 /// OpenAI's three settings as numbers, in both places where clients look. A strict client fails without them.
-fn shown_request(config: &TrainingConfig, facts: &Facts) -> JobRequest {
+pub(super) fn shown_request(config: &TrainingConfig, facts: &Facts) -> JobRequest {
     // The multiplier relates to the rate that would have been chosen without one.
     let usual_rate = learning_rate(config.method.kind(), config.tuning.kind(), facts.n_params);
     let hyperparameters = json!({

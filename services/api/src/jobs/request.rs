@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::config::{Replay, TuningKind};
+use domain::config::Replay;
 use domain::limits::{
     MAX_METADATA_KEY_CHARS, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARS, MAX_SUFFIX_CHARS,
 };
@@ -50,11 +50,6 @@ impl NewJob {
 
 /// What the service cannot carry out is refused before it is queued.
 fn servable(asked: Hyperparameters) -> Result<Hyperparameters, FieldError> {
-    if asked.tuning == Some(TuningKind::Full) {
-        let message = "`full` is for `attune train`, which writes a whole model; the service trains and serves adapters, \
-                       so leave it out";
-        return Err(FieldError::new("attune.tuning", message));
-    }
     if let Some(Replay { file: None, .. }) = asked.replay {
         let message = "is required: the id of an uploaded file whose rows are mixed in";
         return Err(FieldError::new("attune.replay.file", message));
@@ -108,7 +103,10 @@ fn refuse_integrations(fields: &Map<String, Value>) -> Result<(), FieldError> {
     }
 }
 
-fn metadata(fields: &Map<String, Value>) -> Result<Option<BTreeMap<String, String>>, FieldError> {
+/// The client's notes, which a job and a batch may carry.
+pub(crate) fn metadata(
+    fields: &Map<String, Value>,
+) -> Result<Option<BTreeMap<String, String>>, FieldError> {
     let error = |message: String| FieldError::new("metadata", message);
     let pairs = match fields.get("metadata") {
         None | Some(Value::Null) => return Ok(None),
@@ -170,7 +168,6 @@ mod tests {
             (json!({"suffix": "a:b"}), "suffix"),
             (json!({"suffix": "a b"}), "suffix"),
             (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
-            (json!({"attune": {"tuning": "full"}}), "attune.tuning"),
             (
                 json!({"attune": {"replay": {"ratio": 0.1}}}),
                 "attune.replay.file",

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use store::models;
 
-use super::ModelObject;
+use super::{ModelObject, download, limits};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
-use crate::extract::PathName;
+use crate::extract::{ModelPart, Params, PathName, PathPart};
 
 /// Describe a model that the project may use.
 #[utoipa::path(
@@ -23,13 +24,25 @@ use crate::extract::PathName;
 pub async fn retrieve_model(
     State(state): State<AppState>,
     tenant: Tenant,
-    PathName(name): PathName,
-) -> Result<Json<ModelObject>, ApiError> {
+    PathPart(name, part): PathPart,
+    params: Params,
+) -> Result<Response, ApiError> {
+    match part {
+        ModelPart::Itself => {}
+        ModelPart::Limits => {
+            let limits = limits::retrieve_model_limits(State(state), tenant, PathName(name));
+            return Ok(limits.await?.into_response());
+        }
+        ModelPart::Download => {
+            return download::download_model(State(state), tenant, PathName(name), params).await;
+        }
+    }
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let found = models::resolve(&mut tx, &name).await?;
     let model = found.ok_or_else(|| ApiError::not_found(Thing::Model, &name))?;
-    Ok(Json(match &model.tuned {
+    let view = match &model.tuned {
         Some(tuned) => ModelObject::fine_tuned(tuned, tenant.org_id),
         None => ModelObject::base(&model.base),
-    }))
+    };
+    Ok(Json(view).into_response())
 }

@@ -40,19 +40,38 @@ async fn the_objects_deletion_is_on_record() {
 }
 
 #[tokio::test]
-async fn a_file_can_be_deleted_while_a_job_names_it() {
+async fn a_file_that_an_unfinished_job_reads_cannot_be_deleted() {
     let app = TestApp::start().await;
-    let job = app.alice.job(json!({})).await;
+    let ids = [
+        app.alice.training_file().await,
+        app.alice.training_file().await,
+        app.alice.training_file().await,
+    ];
+    let job = json!({
+        "training_file": ids[0],
+        "validation_file": ids[1],
+        "attune": {"replay": {"file": ids[2], "ratio": 0.1}},
+    });
+    let job = app.alice.job(job).await["id"].as_str().unwrap().to_owned();
+    for id in &ids {
+        let refused = app.alice.delete(&format!("/v1/files/{id}")).await;
+        assert_eq!(
+            refused.refusal(),
+            (400, Some("id".to_owned()), Some("file_in_use".to_owned()))
+        );
+        assert!(refused.text.contains(&job), "{}", refused.text);
+        // Bob learns nothing of it.
+        let other = app.bob.delete(&format!("/v1/files/{id}")).await;
+        assert_eq!(other.status, 404);
+    }
+    let path = format!("/v1/fine_tuning/jobs/{job}");
     app.alice
-        .delete(&format!(
-            "/v1/files/{}",
-            job["training_file"].as_str().unwrap()
-        ))
+        .post(&format!("{path}/cancel"), &json!({}))
         .await
         .ok();
-    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
-    assert_eq!(
-        app.alice.get(&path).await.ok()["training_file"],
-        job["training_file"]
-    );
+    for id in &ids {
+        app.alice.delete(&format!("/v1/files/{id}")).await.ok();
+    }
+    // A job outlives its files.
+    assert_eq!(app.alice.get(&path).await.ok()["training_file"], ids[0]);
 }

@@ -43,6 +43,14 @@ async fn a_file_expires_when_it_was_asked_to() {
 }
 
 #[tokio::test]
+async fn the_input_of_a_batch_expires_after_thirty_days() {
+    let app = TestApp::start().await;
+    let created = app.alice.upload(Form::of("batch", ROWS)).await.ok();
+    let days = START.unix_timestamp() + 30 * 24 * 3600;
+    assert_eq!(created["expires_at"], days);
+}
+
+#[tokio::test]
 async fn files_are_listed_newest_first_in_exact_pages() {
     let app = TestApp::start().await;
     let mut ids = Vec::new();

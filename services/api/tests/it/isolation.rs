@@ -11,6 +11,8 @@ struct Things {
     file: String,
     job: String,
     model: String,
+    upload: String,
+    batch: String,
 }
 
 /// What a route is asked in the test.
@@ -23,6 +25,8 @@ enum Case {
     Path(fn(&Things) -> String),
     /// It names a thing in its body.
     Body(fn(&Things) -> Value),
+    /// It names a thing in its path, and needs a body besides.
+    PathAndBody(fn(&Things) -> String, fn(&Things) -> Value),
     /// It lists, and must not list these.
     List,
 }
@@ -31,16 +35,40 @@ enum Case {
 fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
-        ("POST", "/v1/files" | "/v1/chat/completions") => Case::NamesNothing,
-        ("GET", "/v1/files" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
+        ("POST", "/v1/files" | "/v1/uploads" | "/v1/chat/completions") => Case::NamesNothing,
+        ("GET", "/v1/files" | "/v1/batches" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
+        ("POST", "/v1/batches") => Case::Body(|things| {
+            json!({
+                "input_file_id": things.file,
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            })
+        }),
+        ("GET", "/v1/batches/{id}") => Case::Path(|things| format!("/v1/batches/{}", things.batch)),
+        ("POST", "/v1/batches/{id}/cancel") => {
+            Case::Path(|things| format!("/v1/batches/{}/cancel", things.batch))
+        }
         ("GET" | "DELETE", "/v1/files/{id}") => {
             Case::Path(|things| format!("/v1/files/{}", things.file))
         }
         ("GET", "/v1/files/{id}/content") => {
             Case::Path(|things| format!("/v1/files/{}/content", things.file))
         }
-        ("POST", "/v1/fine_tuning/jobs") => {
-            Case::Body(|things| json!({"model": "tiny", "training_file": things.file}))
+        (
+            "POST",
+            "/v1/fine_tuning/jobs"
+            | "/v1/fine_tuning/jobs/estimate"
+            | "/v1/fine_tuning/jobs/preview",
+        ) => Case::Body(|things| json!({"model": "tiny", "training_file": things.file})),
+        ("POST", "/v1/uploads/{id}/parts") => {
+            Case::Path(|things| format!("/v1/uploads/{}/parts", things.upload))
+        }
+        ("POST", "/v1/uploads/{id}/complete") => Case::PathAndBody(
+            |things| format!("/v1/uploads/{}/complete", things.upload),
+            |_| json!({"part_ids": [format!("part_{}", "0".repeat(32))]}),
+        ),
+        ("POST", "/v1/uploads/{id}/cancel") => {
+            Case::Path(|things| format!("/v1/uploads/{}/cancel", things.upload))
         }
         ("GET", "/v1/fine_tuning/jobs/{id}") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}", things.job))
@@ -57,8 +85,17 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET", "/v1/fine_tuning/jobs/{id}/events") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/events", things.job))
         }
+        ("GET", "/v1/fine_tuning/jobs/{id}/metrics") => {
+            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/metrics", things.job))
+        }
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints") => {
             Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/checkpoints", things.job))
+        }
+        ("GET", "/v1/models/{*model}/download") => {
+            Case::Path(|things| format!("/v1/models/{}/download", things.model))
+        }
+        ("GET", "/v1/models/{*model}/limits") => {
+            Case::Path(|things| format!("/v1/models/{}/limits", things.model))
         }
         ("GET" | "DELETE", "/v1/models/{*model}") => {
             Case::Path(|things| format!("/v1/models/{}", things.model))
@@ -73,6 +110,8 @@ fn nobodys() -> Things {
         file: format!("file-{zeros}"),
         job: format!("ftjob-{zeros}"),
         model: "ft:tiny:nobody::00000000".to_owned(),
+        upload: format!("upload_{zeros}"),
+        batch: format!("batch_{zeros}"),
     }
 }
 
@@ -83,6 +122,8 @@ async fn of_alice(app: &TestApp) -> Things {
         file: job["training_file"].as_str().unwrap().to_owned(),
         job: done.id.to_string(),
         model: done.model_name,
+        upload: app.alice.begin_upload(8).await,
+        batch: app.alice.batch(&["ok"]).await,
     }
 }
 
@@ -124,7 +165,7 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Public | Case::NamesNothing => continue,
             Case::List => {
                 let list = app.bob.get(route.path).await.ok().to_string();
-                for name in [&alices.file, &alices.job, &alices.model] {
+                for name in [&alices.file, &alices.job, &alices.model, &alices.batch] {
                     assert!(!list.contains(name.as_str()), "{}", route.path);
                 }
                 continue;
@@ -132,6 +173,10 @@ async fn another_tenants_things_are_like_missing_ones() {
             Case::Path(path) => (
                 ask(&app.bob, method, &path(&alices), None).await,
                 ask(&app.bob, method, &path(&nobodys), None).await,
+            ),
+            Case::PathAndBody(path, body) => (
+                ask(&app.bob, method, &path(&alices), Some(body(&alices))).await,
+                ask(&app.bob, method, &path(&nobodys), Some(body(&nobodys))).await,
             ),
             Case::Body(body) => (
                 ask(&app.bob, method, route.path, Some(body(&alices))).await,
@@ -173,6 +218,7 @@ async fn a_cursor_of_another_tenant_is_unknown() {
     for path in [
         format!("/v1/files?after={}", alices.file),
         format!("/v1/fine_tuning/jobs?after={}", alices.job),
+        format!("/v1/batches?after={}", alices.batch),
     ] {
         assert_eq!(
             app.bob.get(&path).await.refusal().1.as_deref(),

@@ -115,3 +115,18 @@ async fn an_unknown_cursor_is_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_empty_value_is_a_value_to_filter_by() {
+    let app = TestApp::start().await;
+    for metadata in [json!({"k": ""}), json!({"k": "x"}), json!({"other": ""})] {
+        app.alice.job(json!({"metadata": metadata})).await;
+    }
+    let page = app
+        .alice
+        .get("/v1/fine_tuning/jobs?metadata[k]=")
+        .await
+        .ok();
+    assert_eq!(page["data"].as_array().unwrap().len(), 1);
+    assert_eq!(page["data"][0]["metadata"], json!({"k": ""}));
+}

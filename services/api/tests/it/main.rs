@@ -5,17 +5,25 @@
 )]
 
 mod audit;
+mod batches;
 mod chat;
 mod deletion;
+mod downloads;
 mod errors;
+mod estimates;
 mod files;
 mod health;
+mod idempotency;
 mod isolation;
 mod job_lists;
+mod job_metrics;
 mod job_refusals;
+mod job_streams;
 mod jobs;
 mod models;
+mod parts;
 mod pausing;
+mod previews;
 mod quotas;
 mod serving;
 mod support;

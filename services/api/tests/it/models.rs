@@ -56,6 +56,61 @@ async fn a_model_is_found_by_its_raw_and_its_encoded_name() {
 }
 
 #[tokio::test]
+async fn a_models_limits_are_those_that_a_job_is_checked_with() {
+    let app = TestApp::start().await;
+    let limits = app.alice.get("/v1/models/tiny/limits").await.ok();
+    assert_eq!(
+        (&limits["base_model"], &limits["context_length"]),
+        (&json!("tiny"), &json!(512))
+    );
+    let settings = &limits["settings"];
+    assert_eq!(
+        settings["lora.rank"],
+        json!({"type": "integer", "minimum": 1.0, "maximum": 256.0})
+    );
+    assert_eq!(
+        settings["learning_rate"],
+        json!({"type": "number", "exclusive_minimum": 0.0, "maximum": 1.0})
+    );
+    assert_eq!(settings["max_seq_len"]["maximum"], json!(512.0));
+    assert_eq!(settings["quantization"]["enum"][1], json!("nf4"));
+    assert!(
+        settings["method"]["enum"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("dpo"))
+    );
+    assert_eq!(settings["train_embeddings"], json!({"type": "boolean"}));
+
+    let file = app.alice.training_file().await;
+    for (rank, status) in [(256, 200), (257, 400)] {
+        let body =
+            json!({"model": "tiny", "training_file": file, "attune": {"lora": {"rank": rank}}});
+        let answer = app.alice.post("/v1/fine_tuning/jobs", &body).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn limits_are_found_below_any_name() {
+    let app = TestApp::start_with_base("a/limits").await;
+    for (path, object) in [
+        ("a/limits/limits", "model.limits"),
+        ("a%2Flimits/limits", "model.limits"),
+        ("a%2Flimits", "model"),
+    ] {
+        let answer = app.alice.get(&format!("/v1/models/{path}")).await.ok();
+        assert_eq!(answer["object"], object, "{path}");
+    }
+    // Of the model `a`, which is not there.
+    assert_eq!(app.alice.get("/v1/models/a/limits").await.status, 404);
+    assert_eq!(
+        app.alice.get("/v1/models/a%2Fnone/limits").await.status,
+        404
+    );
+}
+
+#[tokio::test]
 async fn only_own_tuned_models_can_be_deleted() {
     let app = TestApp::start().await;
     app.alice.job(json!({})).await;

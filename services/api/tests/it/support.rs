@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::throttle::Throttle;
-use api::{AppState, Config, InferenceClient, Limits};
+use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, OrgId, ProjectId};
@@ -72,10 +72,13 @@ impl TestApp {
         let [alice, bob] = seed_tenants(&operator, START).await.unwrap();
         let (folder, s3, objects) = bucket().await;
         let clock = ManualClock::new(START);
+        let store = Store::connect(&database.url_as(store::migrate::API_LOGIN))
+            .await
+            .unwrap();
         let state = AppState {
-            store: Store::connect(&database.url_as(store::migrate::API_LOGIN))
-                .await
-                .unwrap(),
+            feed: Feed::new(store.clone()),
+            texts: TextModels::new(objects.clone()),
+            store,
             objects: objects.clone(),
             clock: Clock::from(clock.clone()),
             pepper: pepper(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::sweeper::Sweeper;
 use artifacts::keys;
-use domain::{Clock, FileId, FineTunedModelId, ManualClock};
+use domain::{Clock, FileId, FineTunedModelId, ManualClock, PartId, UploadId};
 use serde_json::json;
 
 use crate::support::{Form, ROWS, START, TestApp};
@@ -100,6 +100,53 @@ async fn an_expired_file_goes_with_its_object() {
     assert_eq!(late.delete_due_objects().await.unwrap(), 1);
     assert_eq!(app.alice.get(&format!("/v1/files/{id}")).await.status, 404);
     assert_eq!(app.object_keys().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_completed_goes_with_its_parts() {
+    let app = TestApp::start().await;
+    let id = app.alice.begin_upload(8).await;
+    app.alice.add_part(&id, "abcd").await;
+    let sweeper = async |after: Duration| {
+        let clock = Clock::from(ManualClock::new(START + after));
+        Sweeper::new(app.worker_store().await, app.objects.clone(), clock)
+    };
+    // Its hour is over, but somebody may be joining its parts.
+    let early = sweeper(Duration::from_mins(74)).await;
+    assert_eq!(early.end_expired_uploads().await.unwrap(), 0);
+    let late = sweeper(Duration::from_mins(75)).await;
+    assert_eq!(late.end_expired_uploads().await.unwrap(), 1);
+    assert_eq!(late.end_expired_uploads().await.unwrap(), 0);
+    assert_eq!(late.delete_due_objects().await.unwrap(), 1);
+    assert_eq!(app.object_keys().await, Vec::<String>::new());
+    let refusal = app
+        .alice
+        .post(&format!("/v1/uploads/{id}/cancel"), &json!({}))
+        .await
+        .refusal();
+    assert_eq!(refusal.2.as_deref(), Some("upload_expired"));
+}
+
+#[tokio::test]
+async fn parts_are_orphans_only_once_their_upload_has_ended() {
+    let app = TestApp::start().await;
+    let id = app.alice.begin_upload(8).await;
+    app.alice.add_part(&id, "abcd").await;
+    // Its process died before it wrote the row.
+    let upload = id.parse().unwrap();
+    app.put(&keys::upload_part(app.alice_project, upload, PartId::new()))
+        .await;
+    app.put(&keys::upload_part(
+        app.alice_project,
+        UploadId::new(),
+        PartId::new(),
+    ))
+    .await;
+    let sweeper = sweeper_ahead_by(&app, 25).await;
+    assert_eq!(sweeper.delete_orphans().await.unwrap(), 1);
+    let path = format!("/v1/uploads/{id}/cancel");
+    app.alice.post(&path, &json!({})).await.ok();
+    assert_eq!(sweeper.delete_orphans().await.unwrap(), 2);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod exports;
 mod harness;
 mod models;
 mod queue;

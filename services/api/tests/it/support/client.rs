@@ -116,8 +116,12 @@ impl Client {
     }
 
     pub(crate) async fn upload(&self, form: Form) -> Answer {
+        self.post_form("/v1/files", form).await
+    }
+
+    pub(crate) async fn post_form(&self, path: &str, form: Form) -> Answer {
         let request = self
-            .request(Method::POST, "/v1/files")
+            .request(Method::POST, path)
             .header(CONTENT_TYPE, Form::CONTENT_TYPE);
         self.send(request.body(form.finish())).await
     }

@@ -22,15 +22,29 @@ impl Form {
         self
     }
 
-    pub(crate) fn file(mut self, filename: &str, content: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, filename: &str, content: impl AsRef<[u8]>) -> Self {
+        self.upload("file", filename, content)
+    }
+
+    /// The form of an upload's part, as both clients send it.
+    pub(crate) fn part(content: impl AsRef<[u8]>) -> Self {
+        Self::default().upload("data", "upload", content)
+    }
+
+    fn upload(mut self, field: &str, filename: &str, content: impl AsRef<[u8]>) -> Self {
         let head = format!(
-            "--frontier\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+            "--frontier\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"{filename}\"\r\n\
              content-type: application/octet-stream\r\n\r\n"
         );
         self.0.extend_from_slice(head.as_bytes());
         self.0.extend_from_slice(content.as_ref());
         self.0.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// The form that these bytes begin.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
     /// With the line that ends a form.

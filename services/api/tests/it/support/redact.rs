@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 7] = [
+const IDS: [(&str, &str); 10] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
     ("ftckpt_", "[checkpoint]"),
     ("org-", "[org]"),
     ("proj_", "[project]"),
+    ("upload_", "[upload]"),
+    ("part_", "[part]"),
+    ("batch_", "[batch]"),
     ("req_", "[request]"),
 ];
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use artifacts::keys;
 use domain::job::Outcome;
 use domain::{BaseModelId, DeviceKind, FileId, FineTunedModelId, Job, WorkerKind};
-use store::base_models::{self, BaseModel};
+use serde_json::{Value, json};
+use store::base_models::{self, BaseModel, BaseModelFile};
 use store::checkpoints::{self, CheckpointMetrics, NewCheckpoint};
 use store::files::{self, File, FileStatus};
+use store::metrics::{self, StepMetrics};
 use store::queue::{self, Claimed};
 use store::{Store, lease, models};
 
@@ -50,7 +52,55 @@ pub(crate) async fn register_base(store: &Store, name: &str) {
     tx.commit().await.unwrap();
 }
 
+/// A tokenizer of one token for each character of ASCII, with the two of `ChatML`.
+fn tokenizer() -> Value {
+    let special = ["<|im_start|>", "<|im_end|>"];
+    let characters = (b' '..=b'~').map(char::from).chain(['\n']);
+    let tokens = special
+        .map(str::to_owned)
+        .into_iter()
+        .chain(characters.map(String::from));
+    let vocab: BTreeMap<String, usize> = tokens.zip(0..).collect();
+    let added = special.map(|token| {
+        json!({"id": vocab[token], "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    });
+    json!({"version": "1.0", "added_tokens": added, "decoder": {"type": "Fuse"},
+           "model": {"type": "BPE", "vocab": vocab, "merges": []}})
+}
+
 impl TestApp {
+    /// Registers the base model `wordy`, which has no weights but reads and writes.
+    pub(crate) async fn register_wordy(&self) {
+        let mut base = base_model("wordy");
+        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        for (name, document) in [
+            ("tokenizer.json", tokenizer()),
+            (
+                "tokenizer_config.json",
+                json!({"eos_token": "<|im_end|>", "chat_template": template}),
+            ),
+            ("config.json", json!({"tie_word_embeddings": true})),
+        ] {
+            let bytes = document.to_string();
+            let key = keys::base(base.id, name);
+            let stored = self
+                .objects
+                .put_bytes(&key, bytes.as_bytes())
+                .await
+                .unwrap();
+            base.files.push(BaseModelFile {
+                name: name.to_owned(),
+                size_bytes: stored.size_bytes,
+                sha256: stored.sha256,
+            });
+        }
+        let mut tx = self.database.store().operator_tx().await.unwrap();
+        base_models::register(&mut tx, &base).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// Claims the job that waits longest.
     pub(crate) async fn claim(&self, worker: &Store) -> Claimed {
         let mut tx = worker.worker_tx().await.unwrap();
@@ -80,6 +130,7 @@ impl TestApp {
         let mut tx = worker.tenant_tx(lease.project_id).await.unwrap();
         let job = claimed.job.start().unwrap();
         lease::save(&mut tx, &lease, &job).await.unwrap();
+        metrics::record(&mut tx, &lease, &[step()]).await.unwrap();
         checkpoints::create(&mut tx, &lease, &checkpoint(prefix))
             .await
             .unwrap();
@@ -106,6 +157,22 @@ impl TestApp {
     /// An object of four bytes.
     pub(crate) async fn put(&self, key: &str) {
         self.objects.put_bytes(key, b"data").await.unwrap();
+    }
+}
+
+/// 1,000 tokens in half a second.
+fn step() -> StepMetrics {
+    StepMetrics {
+        step: 1,
+        train_loss: 1.5,
+        train_accuracy: 0.5,
+        valid_loss: None,
+        valid_accuracy: None,
+        learning_rate: 1e-4,
+        grad_norm: 1.0,
+        n_tokens: 1_000,
+        n_loss_tokens: 500,
+        step_ms: 500.0,
     }
 }
 

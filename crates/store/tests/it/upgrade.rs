@@ -1,0 +1,128 @@
+//! Installations that exist when a migration comes keep what they have.
+
+use std::borrow::Cow;
+
+use domain::JobStatus;
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use store::jobs::{JobListing, MetadataFilter};
+use store::queue::{self, Reaped};
+use store::{MIGRATOR, Store, api_keys, checkpoints, events, files, jobs, metrics, models};
+use time::OffsetDateTime;
+
+use crate::given::{ANY_WORKER, LEASE};
+
+/// The last migration before the rows were written.
+const BEFORE: i64 = 5;
+const ROWS: &str = include_str!("../../../../tests/data/migrations/0005.sql");
+/// Of the rows' API key, and the pepper that it is hashed under.
+const SECRET: &str = "sk-attune-0000000000000000000000000000000000000000000000000000000000000000";
+
+fn up_to(last: i64) -> Migrator {
+    let migrations = MIGRATOR.migrations.iter();
+    let earlier = migrations.filter(|migration| migration.version <= last);
+    Migrator {
+        migrations: Cow::Owned(earlier.cloned().collect()),
+        ..Migrator::DEFAULT
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_installation_keeps_its_jobs_models_and_keys(pool: PgPool) {
+    up_to(BEFORE).run(&pool).await.unwrap();
+    pool.execute(AssertSqlSafe(ROWS)).await.unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+
+    let store = Store::from_pool(pool);
+    let mut tx = store.auth_tx().await.unwrap();
+    let now = OffsetDateTime::from_unix_timestamp(1_795_600_000).unwrap();
+    let pepper = api_keys::Pepper::new([0x5a; 32]);
+    let caller = api_keys::authenticate(&mut tx, &pepper, SECRET, now).await;
+    let project_id = caller
+        .unwrap()
+        .expect("the key opens it")
+        .project_id
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    let mut tx = store.tenant_tx(project_id).await.unwrap();
+    let listing = JobListing {
+        after: None,
+        limit: 100,
+        metadata: MetadataFilter::Any,
+    };
+    let page = jobs::list(&mut tx, &listing).await.unwrap();
+    let mut statuses: Vec<JobStatus> = page.data.iter().map(|stored| stored.job.status).collect();
+    statuses.sort_by_key(|status| status.as_str());
+    assert_eq!(
+        statuses,
+        [
+            JobStatus::Cancelled,
+            JobStatus::Failed,
+            JobStatus::Running,
+            JobStatus::Succeeded,
+            JobStatus::ValidatingFiles,
+        ]
+    );
+    for stored in &page.data {
+        let seen = events::list(&mut tx, stored.job.id, None, 100)
+            .await
+            .unwrap();
+        assert!(
+            !seen.data.is_empty(),
+            "{} has lost its events",
+            stored.job.id
+        );
+    }
+    let of = |status| {
+        page.data
+            .iter()
+            .find(|stored| stored.job.status == status)
+            .unwrap()
+    };
+    let done = &of(JobStatus::Succeeded).job;
+    let model = models::resolve(&mut tx, done.fine_tuned_model().unwrap())
+        .await
+        .unwrap();
+    let model = model.expect("the model answers");
+    assert_eq!(model.tuned.unwrap().job_id, done.id);
+    let steps = metrics::list(&mut tx, done.id, 0, 100).await.unwrap();
+    assert_eq!(steps.data.len(), 4);
+    assert_eq!(
+        checkpoints::list(&mut tx, done.id, None, 10)
+            .await
+            .unwrap()
+            .data
+            .len(),
+        2
+    );
+    let result = files::find(&mut tx, done.result_file.unwrap())
+        .await
+        .unwrap();
+    assert!(result.is_some(), "the result file is listed");
+    tx.commit().await.unwrap();
+
+    // The job that was at a worker is missed, and both are taken up: the queue has counted them.
+    let running = of(JobStatus::Running).job.id;
+    let mut tx = store.worker_tx().await.unwrap();
+    let reaped = queue::reap(&mut tx, 10).await.unwrap();
+    assert!(matches!(reaped[..], [Reaped { job_id, failed: false, .. }] if job_id == running));
+    tx.commit().await.unwrap();
+    let mut claimed = Vec::new();
+    for _ in 0..2 {
+        let mut tx = store.worker_tx().await.unwrap();
+        let next = queue::claim(&mut tx, "new", ANY_WORKER, LEASE)
+            .await
+            .unwrap();
+        claimed.push(next.expect("a job waits").job.id);
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(claimed, [running, of(JobStatus::ValidatingFiles).job.id]);
+    let mut tx = store.worker_tx().await.unwrap();
+    assert_eq!(
+        queue::claim(&mut tx, "new", ANY_WORKER, LEASE)
+            .await
+            .unwrap(),
+        None
+    );
+}

@@ -1,0 +1,139 @@
+//! `POST /v1/batches`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use domain::batch::{COMPLETION_WINDOW, Counts, Times, Usage, WINDOW};
+use domain::limits::{MAX_BATCH_BYTES, MAX_OPEN_BATCHES};
+use domain::{Batch, BatchId, BatchStatus, FieldError, FileId};
+use serde_json::Value;
+use store::audit::{self, Act};
+use store::files::{self, File, FileStatus};
+use store::{TenantTx, batches};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::{BatchObject, ENDPOINT};
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::{ApiError, Thing};
+use crate::extract::JsonBody;
+use crate::files::BATCH;
+use crate::jobs::metadata;
+use crate::uploads::create::ExpiresAfter;
+use crate::uploads::fields;
+
+/// The body, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+struct NewBatch {
+    /// A file of the purpose `batch`.
+    input_file_id: String,
+    /// Always `/v1/chat/completions`.
+    endpoint: String,
+    /// Always `24h`.
+    completion_window: String,
+    metadata: Option<BTreeMap<String, String>>,
+    output_expires_after: Option<ExpiresAfter>,
+}
+
+/// Create a batch of chat completions. Its input is read a moment later.
+#[utoipa::path(
+    post,
+    path = "/v1/batches",
+    tag = "Batches",
+    request_body(content = NewBatch),
+    responses((status = 200, body = BatchObject, description = "The batch, waiting for its turn."))
+)]
+pub async fn create_batch(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    JsonBody(body): JsonBody,
+) -> Result<Json<BatchObject>, ApiError> {
+    let asked = fields::of(&body)?;
+    let input_file = fields::text(asked, "input_file_id")?;
+    only(&body, "endpoint", ENDPOINT)?;
+    only(&body, "completion_window", COMPLETION_WINDOW)?;
+    let now = state.clock.now();
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let input = usable_input(&mut tx, input_file, now).await?;
+    if batches::count_open(&mut tx).await? >= MAX_OPEN_BATCHES {
+        let message = format!(
+            "The project has {MAX_OPEN_BATCHES} batches that are not finished, which is as many as it may. Wait for \
+             one, or cancel one."
+        );
+        return Err(ApiError::invalid_request(message).code("too_many_batches"));
+    }
+    let batch = Batch {
+        id: BatchId::new(),
+        project_id: tenant.project_id,
+        endpoint: ENDPOINT.to_owned(),
+        input_file: input.id,
+        output_expires_after_secs: fields::expires_after(asked, "output_expires_after")?,
+        metadata: metadata(asked)?,
+        status: BatchStatus::Validating,
+        model: None,
+        errors: None,
+        counts: Counts::default(),
+        usage: Usage::default(),
+        output_file: None,
+        error_file: None,
+        created_at: now,
+        expires_at: now + WINDOW,
+        times: Times::default(),
+    };
+    batches::create(&mut tx, &batch).await?;
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("batch.created", "batch", batch.id),
+        now,
+    )
+    .await?;
+    tx.commit().await?;
+    metrics::counter!("attune_batches_created_total").increment(1);
+    tracing::info!(batch.id = %batch.id, project.id = %batch.project_id, "Created batch `{}`", batch.id);
+    Ok(Json(batch.into()))
+}
+
+/// A field that must be there and has one value only.
+fn only(body: &Value, field: &'static str, value: &'static str) -> Result<(), FieldError> {
+    if body[field] == value {
+        return Ok(());
+    }
+    let message = if body[field].is_null() {
+        format!("is required: `{value}`")
+    } else {
+        format!("must be `{value}`: there is no other here")
+    };
+    Err(FieldError::new(field, message))
+}
+
+async fn usable_input(tx: &mut TenantTx, id: &str, now: OffsetDateTime) -> Result<File, ApiError> {
+    const PARAM: &str = "input_file_id";
+    let missing = || ApiError::not_found(Thing::File, id).param(PARAM);
+    let file = files::find(tx, id.parse::<FileId>().map_err(|_| missing())?)
+        .await?
+        .ok_or_else(missing)?;
+    if file.expires_at.is_some_and(|end| end <= now) {
+        return Err(missing());
+    }
+    let refused = |message: String| Err(ApiError::invalid(PARAM, message));
+    if file.purpose != BATCH {
+        return refused(format!(
+            "The file `{id}` was uploaded with the purpose `{}`; a batch needs one with `{BATCH}`.",
+            file.purpose
+        ));
+    }
+    if file.status == FileStatus::Error {
+        return refused(format!("The file `{id}` could not be processed."));
+    }
+    if file.size_bytes > MAX_BATCH_BYTES {
+        return refused(format!(
+            "The file `{id}` has {} bytes; the input of a batch may have {MAX_BATCH_BYTES}. Make several batches.",
+            file.size_bytes
+        ));
+    }
+    Ok(file)
+}

@@ -1,0 +1,157 @@
+//! The files of a batch that has come to its end.
+
+use artifacts::{ArtifactError, keys};
+use async_stream::try_stream;
+use bytes::Bytes;
+use domain::{Batch, BatchStatus, FileId};
+use futures::Stream;
+use store::batches::lines;
+use store::batches::turns::{self, Turn};
+use store::files::{self, File, FileStatus};
+use time::Duration;
+
+use super::answer::unanswered;
+use super::finish;
+use super::runner::{Runner, TurnError};
+use crate::files::BATCH_OUTPUT;
+
+/// Lines read from the database at once.
+const PAGE: u32 = 50;
+
+impl Runner {
+    /// Writes the files and ends the batch. A crash in between leaves objects that the sweep takes away; the next
+    /// turn writes them again.
+    pub(super) async fn write_files(&self, turn: &Turn) -> Result<(), TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let batch = turns::hold(&mut tx, turn).await?;
+        tx.commit().await?;
+        let output = self.write(&batch, Which::Output).await?;
+        let errors = self.write(&batch, Which::Errors).await?;
+        let ended = self.end(turn, output.as_ref(), errors.as_ref()).await;
+        if let Err(TurnError::LeaseLost) = ended {
+            // Somebody else ends it, with files of their own.
+            for file in [output, errors].into_iter().flatten() {
+                self.objects
+                    .delete(&keys::file(turn.project_id, file.id))
+                    .await?;
+            }
+        }
+        ended
+    }
+
+    async fn end(
+        &self,
+        turn: &Turn,
+        output: Option<&File>,
+        errors: Option<&File>,
+    ) -> Result<(), TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let batch = turns::hold(&mut tx, turn).await?;
+        for file in [output, errors].into_iter().flatten() {
+            files::create(&mut tx, file).await?;
+        }
+        let id = |file: Option<&File>| file.map(|file| file.id);
+        let batch = batch.finish(id(output), id(errors), self.clock.now())?;
+        finish::finish(&mut tx, &batch).await?;
+        tx.commit().await?;
+        finish::report(&batch);
+        Ok(())
+    }
+
+    /// Stores one of the two files; `None` if no line belongs there.
+    async fn write(&self, batch: &Batch, which: Which) -> Result<Option<File>, TurnError> {
+        let id = FileId::new();
+        let key = keys::file(batch.project_id, id);
+        let lines = Box::pin(self.clone().texts(batch, which));
+        let stored = match self.objects.put_stream(&key, lines, u64::MAX).await {
+            Ok(stored) => stored,
+            Err(ArtifactError::Source { source, .. }) => return Err(TurnError::of_source(source)),
+            Err(error) => return Err(error.into()),
+        };
+        if stored.size_bytes == 0 {
+            self.objects.delete(&key).await?;
+            return Ok(None);
+        }
+        let now = self.clock.now();
+        let expires_after = batch.output_expires_after_secs.map(Duration::seconds);
+        Ok(Some(File {
+            id,
+            project_id: batch.project_id,
+            filename: format!("{}_{}.jsonl", batch.id, which.word()),
+            purpose: BATCH_OUTPUT.to_owned(),
+            size_bytes: stored.size_bytes,
+            sha256: stored.sha256,
+            n_lines: None,
+            status: FileStatus::Processed,
+            status_details: None,
+            created_at: now,
+            expires_at: expires_after.map(|after| now + after),
+        }))
+    }
+
+    /// The lines of one file, read page by page: each page is a transaction of its own, as writing takes long.
+    fn texts(
+        self,
+        batch: &Batch,
+        which: Which,
+    ) -> impl Stream<Item = Result<Bytes, TurnError>> + Send + use<> {
+        let (project_id, batch_id, status) = (batch.project_id, batch.id, batch.status);
+        try_stream! {
+            let mut after = 0;
+            loop {
+                let mut tx = self.store.tenant_tx(project_id).await?;
+                let is_error = which == Which::Errors;
+                let page = lines::answers(&mut tx, batch_id, is_error, after, PAGE).await?;
+                tx.commit().await?;
+                let Some((last, _)) = page.last() else { break };
+                after = *last;
+                for (_, text) in page {
+                    yield Bytes::from(text + "\n");
+                }
+            }
+            if let (Which::Errors, Some((code, message))) = (which, left_because(status)) {
+                let mut after = 0;
+                loop {
+                    let mut tx = self.store.tenant_tx(project_id).await?;
+                    let page = lines::waiting(&mut tx, batch_id, after, PAGE).await?;
+                    tx.commit().await?;
+                    let Some(last) = page.last() else { break };
+                    after = last.line;
+                    for line in page {
+                        yield Bytes::from(unanswered(&line, code, message) + "\n");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Output,
+    Errors,
+}
+
+impl Which {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Output => "output",
+            Self::Errors => "error",
+        }
+    }
+}
+
+/// What is said of lines that have no answer: code and message.
+fn left_because(status: BatchStatus) -> Option<(&'static str, &'static str)> {
+    match status {
+        BatchStatus::Cancelling => Some((
+            "batch_cancelled",
+            "The batch was cancelled before this request was answered.",
+        )),
+        BatchStatus::InProgress => Some((
+            "batch_expired",
+            "The completion window ended before this request was answered.",
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,376 @@
+//! The loop that answers batches.
+//!
+//! It works in turns: claims the batch whose project was served longest ago, goes on with it for a while, and lets
+//! the next one come. Everything that is done is in Postgres at once, each line under the fence of the turn, so that
+//! a replica may die at any point: when its lease runs out, another asks for the lines that have no answer. A line may
+//! be asked for twice then, but it is answered once. Turns are claimed over every project, so the loop needs a login
+//! that may (the worker's); the service's own may not.
+
+use std::time::Duration;
+
+use artifacts::{ArtifactError, ObjectStore, keys};
+use domain::batch::BatchError;
+use domain::limits::MAX_LINE_BYTES;
+use domain::{Batch, BatchStatus, Clock, FileId};
+use futures::TryStreamExt as _;
+use store::batches::lines::{self, Answer, Line};
+use store::batches::turns::{self, Turn};
+use store::{Store, StoreError, batches};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Asked};
+use super::finish;
+use super::input::{self, Input};
+use crate::InferenceClient;
+
+/// Turns that one replica takes at once: each is another project's.
+const TURNS_AT_ONCE: usize = 4;
+/// Requests of one batch under way at once.
+const LINES_AT_ONCE: usize = 4;
+/// Lines read from the database, or written to it, at once.
+const PAGE: u32 = 200;
+/// The longest wait between two tries of a line.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How fast the loop goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How long a turn is before others come first.
+    pub turn: Duration,
+    /// How long a turn holds without a sign of life.
+    pub lease: Duration,
+    /// Between two signs of life, which also notice that a batch was cancelled.
+    pub heartbeat: Duration,
+    /// Between two looks for a turn when there is none.
+    pub poll: Duration,
+    /// The first wait before a line is tried again.
+    pub backoff: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            turn: Duration::from_secs(20),
+            lease: Duration::from_mins(1),
+            heartbeat: Duration::from_secs(2),
+            poll: Duration::from_secs(1),
+            backoff: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What ends a turn early. The next one goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The turn went to somebody else, or the batch has ended.
+    #[error("the turn at the batch is lost")]
+    LeaseLost,
+    /// The batch was cancelled between two steps.
+    #[error("the batch moved on meanwhile")]
+    Moved(#[from] BatchError),
+    /// The database failed.
+    #[error("the database failed while a batch was answered")]
+    Store(#[source] StoreError),
+    /// The bucket failed.
+    #[error("the bucket failed while a batch was answered")]
+    Artifacts(#[from] ArtifactError),
+    /// Something of ours panicked.
+    #[error("answering a line panicked")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+impl From<StoreError> for TurnError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::LeaseLost => Self::LeaseLost,
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl TurnError {
+    /// Of a stream of ours that was being stored.
+    pub(super) fn of_source(source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        match source.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(source) => Self::Artifacts(ArtifactError::Source {
+                key: "a batch's file".to_owned(),
+                source,
+            }),
+        }
+    }
+}
+
+/// The loop of one replica. Several may run; they take different turns.
+#[derive(Clone)]
+pub struct Runner {
+    pub(super) store: Store,
+    pub(super) objects: ObjectStore,
+    pub(super) clock: Clock,
+    inference: InferenceClient,
+    pace: Pace,
+}
+
+impl Runner {
+    /// `store` must have a login that may take on the worker's role.
+    pub fn new(
+        store: Store,
+        objects: ObjectStore,
+        clock: Clock,
+        inference: InferenceClient,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            store,
+            objects,
+            clock,
+            inference,
+            pace,
+        }
+    }
+
+    /// Takes turns until `stop`. Failures are logged, not returned.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut loops = JoinSet::new();
+        for _ in 0..TURNS_AT_ONCE {
+            let (runner, stop) = (self.clone(), stop.clone());
+            loops.spawn(async move {
+                while !stop.is_cancelled() {
+                    let had_turn = runner.take_turn(&stop).await.unwrap_or_else(|error| {
+                        let chain = domain::failure::error_chain(&error);
+                        tracing::warn!(error = %chain, "A turn at a batch ended early: {chain}");
+                        false
+                    });
+                    if !had_turn {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = sleep(runner.pace.poll) => {}
+                        }
+                    }
+                }
+            });
+        }
+        while loops.join_next().await.is_some() {}
+    }
+
+    /// Takes one turn, if one is due. Says whether there was one.
+    ///
+    /// # Errors
+    /// What ended it early.
+    pub async fn take_turn(&self, stop: &CancellationToken) -> Result<bool, TurnError> {
+        let mut tx = self.store.worker_tx().await?;
+        let claimed = turns::claim(&mut tx, self.pace.lease).await?;
+        tx.commit().await?;
+        let Some((batch, turn)) = claimed else {
+            return Ok(false);
+        };
+        let worked = tokio::select! {
+            worked = Box::pin(self.work_while_held(batch, &turn)) => worked,
+            () = stop.cancelled() => Ok(()),
+        };
+        let mut tx = self.store.worker_tx().await?;
+        turns::release(&mut tx, &turn).await?;
+        tx.commit().await?;
+        match worked {
+            // Not failures: somebody else goes on, or the next turn does with what the batch has become.
+            Err(TurnError::LeaseLost | TurnError::Moved(_)) => Ok(true),
+            worked => worked.map(|()| true),
+        }
+    }
+
+    async fn work_while_held(&self, batch: Batch, turn: &Turn) -> Result<(), TurnError> {
+        let was_cancelled = batch.status == BatchStatus::Cancelling;
+        tokio::select! {
+            worked = self.work(batch, turn) => return worked,
+            cancelled = self.keep(turn, !was_cancelled) => cancelled?,
+        }
+        // What was under way is dropped with its connections, so nobody computes for nothing.
+        tokio::select! {
+            written = self.write_files(turn) => written,
+            lost = self.keep(turn, false) => lost,
+        }
+    }
+
+    /// Gives signs of life. Returns when the batch has been cancelled, if that is of interest.
+    async fn keep(&self, turn: &Turn, notice_cancel: bool) -> Result<(), TurnError> {
+        loop {
+            sleep(self.pace.heartbeat).await;
+            match self.heartbeat(turn).await {
+                Ok(BatchStatus::Cancelling) if notice_cancel => return Ok(()),
+                Ok(_) => {}
+                Err(StoreError::LeaseLost) => return Err(TurnError::LeaseLost),
+                // The lease may hold until the database is back; if not, no write gets through.
+                Err(error) => {
+                    let chain = domain::failure::error_chain(&error);
+                    tracing::warn!(error = %chain, "A batch's turn could not be extended: {chain}");
+                }
+            }
+        }
+    }
+
+    async fn heartbeat(&self, turn: &Turn) -> Result<BatchStatus, StoreError> {
+        let mut tx = self.store.worker_tx().await?;
+        let status = turns::heartbeat(&mut tx, turn, self.pace.lease).await?;
+        tx.commit().await?;
+        Ok(status)
+    }
+
+    /// Moves the batch on as far as the turn goes.
+    async fn work(&self, batch: Batch, turn: &Turn) -> Result<(), TurnError> {
+        let is_over = self.clock.now() >= batch.expires_at;
+        let batch = match batch.status {
+            BatchStatus::Cancelling | BatchStatus::Finalizing => {
+                return self.write_files(turn).await;
+            }
+            BatchStatus::Validating | BatchStatus::InProgress if is_over => {
+                return self.write_files(turn).await;
+            }
+            BatchStatus::Validating => self.validate(&batch, turn).await?,
+            _ => batch,
+        };
+        if batch.status.is_final() || !self.answer_lines(&batch, turn).await? {
+            return Ok(());
+        }
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let batch = turns::hold(&mut tx, turn).await?;
+        batches::save(&mut tx, &batch.finalize(self.clock.now())?).await?;
+        tx.commit().await?;
+        self.write_files(turn).await
+    }
+
+    /// Reads the input. The batch is in progress or failed then.
+    async fn validate(&self, batch: &Batch, turn: &Turn) -> Result<Batch, TurnError> {
+        let key = keys::file(batch.project_id, batch.input_file);
+        let Input {
+            lines,
+            model,
+            errors,
+            ..
+        } = match self.objects.get_stream(&key).await {
+            Ok(file) => input::read(file.stream).await?,
+            Err(ArtifactError::NotFound { .. }) => Input::gone(),
+            Err(error) => return Err(error.into()),
+        };
+        let now = self.clock.now();
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let batch = turns::hold(&mut tx, turn).await?;
+        if !errors.is_empty() {
+            let batch = batch.fail(errors, now)?;
+            finish::finish(&mut tx, &batch).await?;
+            tx.commit().await?;
+            finish::report(&batch);
+            return Ok(batch);
+        }
+        let batch = batch.start(lines.len() as u64, model, now)?;
+        for page in lines.chunks(PAGE as usize) {
+            lines::create(&mut tx, turn, page).await?;
+        }
+        batches::save(&mut tx, &batch).await?;
+        tx.commit().await?;
+        Ok(batch)
+    }
+
+    /// Answers lines until the turn is over. Says whether every line has its answer.
+    async fn answer_lines(&self, batch: &Batch, turn: &Turn) -> Result<bool, TurnError> {
+        let until = Instant::now() + self.pace.turn;
+        let mut after = 0;
+        // Dropping the set aborts what is under way.
+        let mut under_way = JoinSet::new();
+        while Instant::now() < until {
+            let page = self.waiting(turn, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.line;
+            for line in page {
+                if under_way.len() >= LINES_AT_ONCE
+                    && let Some(done) = under_way.join_next().await
+                {
+                    done??;
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+                let answering =
+                    self.clone()
+                        .answer_line(turn.clone(), batch.input_file, line, until);
+                under_way.spawn(answering);
+            }
+        }
+        while let Some(done) = under_way.join_next().await {
+            done??;
+        }
+        Ok(self.waiting(turn, 0, 1).await?.is_empty())
+    }
+
+    async fn waiting(&self, turn: &Turn, after: u64, limit: u32) -> Result<Vec<Line>, TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let lines = lines::waiting(&mut tx, turn.batch_id, after, limit).await?;
+        tx.commit().await?;
+        Ok(lines)
+    }
+
+    /// Asks for one line, again and again if it must, and records its answer. A line that has none when the turn is
+    /// over is left to the next.
+    async fn answer_line(
+        self,
+        turn: Turn,
+        input_file: FileId,
+        line: Line,
+        until: Instant,
+    ) -> Result<(), TurnError> {
+        let answer = match self.text(&turn, input_file, &line).await {
+            Ok(text) => self.ask(&turn, &line, &text, until).await,
+            // It expired while the batch was under way.
+            Err(ArtifactError::NotFound { .. }) => Some(answer::without_input(&line)),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(answer) = answer else { return Ok(()) };
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let is_new = lines::record(&mut tx, &turn, line.line, &answer).await?;
+        tx.commit().await?;
+        if is_new {
+            let outcome = if answer.is_error { "error" } else { "answer" };
+            metrics::counter!("attune_batch_lines_total", "outcome" => outcome).increment(1);
+        }
+        Ok(())
+    }
+
+    /// Asks until there is an answer, or the turn is over.
+    async fn ask(&self, turn: &Turn, line: &Line, text: &[u8], until: Instant) -> Option<Answer> {
+        let mut backoff = self.pace.backoff;
+        loop {
+            match answer::ask(&self.inference, turn.project_id, line, text).await {
+                Asked::Answered(answer) => return Some(answer),
+                Asked::Later(wait) => {
+                    let again = Instant::now() + wait.unwrap_or(backoff).max(backoff);
+                    tokio::time::sleep_until(again.min(until)).await;
+                    if again >= until {
+                        return None;
+                    }
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                }
+            }
+        }
+    }
+
+    /// The line as it stands in the input.
+    async fn text(
+        &self,
+        turn: &Turn,
+        input_file: FileId,
+        line: &Line,
+    ) -> Result<Vec<u8>, ArtifactError> {
+        let key = keys::file(turn.project_id, input_file);
+        let range = line.start_byte..line.start_byte + line.n_bytes;
+        let mut part = self.objects.get_range(&key, range).await?;
+        let mut text = Vec::new();
+        while let Some(chunk) = part.stream.try_next().await? {
+            if text.len() + chunk.len() > MAX_LINE_BYTES {
+                break;
+            }
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text)
+    }
+}

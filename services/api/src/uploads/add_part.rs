@@ -1,0 +1,201 @@
+//! `POST /v1/uploads/{id}/parts`.
+
+use artifacts::{ArtifactError, Stored, keys};
+use async_stream::stream;
+use axum::Json;
+use axum::extract::multipart::Field;
+use axum::extract::{Multipart, Request, State};
+use bytes::Bytes;
+use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
+use domain::{PartId, Upload, UploadId};
+use serde::Serialize;
+use store::TenantTx;
+use store::uploads::{self, Part};
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::auth::Tenant;
+use crate::error::{ApiError, Thing};
+use crate::extract::PathId;
+use crate::files::incoming::{Incoming, broken, cut_short};
+use crate::files::intake::{Destination, to_the_end};
+
+/// A part as a client sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UploadPart {
+    #[schema(value_type = String)]
+    id: PartId,
+    object: &'static str,
+    created_at: i64,
+    #[schema(value_type = String)]
+    upload_id: UploadId,
+}
+
+impl From<Part> for UploadPart {
+    fn from(part: Part) -> Self {
+        Self {
+            id: part.id,
+            object: "upload.part",
+            created_at: part.created_at.unix_timestamp(),
+            upload_id: part.upload_id,
+        }
+    }
+}
+
+/// The form, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a form is read field by field")]
+struct PartUpload {
+    /// 64 MB at most.
+    #[schema(value_type = String, format = Binary)]
+    data: Bytes,
+}
+
+/// Add a part, beside others that are under way. Their order is told when the upload is completed.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads/{id}/parts",
+    tag = "Files",
+    params(
+        ("id" = String, Path, description = "The upload's id, `upload_…`."),
+    ),
+    request_body(content = PartUpload, content_type = "multipart/form-data"),
+    responses((status = 200, body = UploadPart, description = "The part, stored."))
+)]
+pub async fn add_upload_part(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    PathId(id): PathId<UploadId>,
+    request: Request,
+) -> Result<Json<UploadPart>, ApiError> {
+    let part = to_the_end(add(state, tenant, id, request)).await?;
+    Ok(Json(part.into()))
+}
+
+async fn add(
+    state: AppState,
+    tenant: Tenant,
+    id: UploadId,
+    request: Request,
+) -> Result<Part, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let upload = uploads::find(&mut tx, id).await?;
+    // Sending a part may take minutes; the transaction must not.
+    tx.commit().await?;
+    let upload = upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &id.to_string()))?;
+    upload.check_open(state.clock.now())?;
+
+    let part_id = PartId::new();
+    let key = keys::upload_part(tenant.project_id, id, part_id);
+    let destination = Destination {
+        objects: &state.objects,
+        key: &key,
+        max_bytes: MAX_PART_BYTES.min(upload.size_bytes),
+    };
+    let mut incoming = Incoming::open(request, "data", destination.max_bytes).await?;
+    let received = receive(&mut incoming.form, &destination).await;
+    let stored = incoming.settle(received).await?;
+    let part = Part {
+        id: part_id,
+        upload_id: id,
+        size_bytes: stored.size_bytes,
+        created_at: state.clock.now(),
+    };
+    let added = record(&state, &tenant, part).await;
+    if added.is_err() {
+        destination.give_up().await;
+    }
+    added
+}
+
+/// Reads the form and stores its one part.
+async fn receive(form: &mut Multipart, destination: &Destination<'_>) -> Result<Stored, ApiError> {
+    let mut stored = None;
+    let read = read(form, destination, &mut stored).await;
+    let refused = |message| Err(ApiError::invalid("data", message));
+    let received = match (read, &stored) {
+        (Err(error), _) => Err(error),
+        (Ok(()), None) => refused("The form's field `data` is missing."),
+        (Ok(()), Some(part)) if part.size_bytes == 0 => refused("The part is empty."),
+        (Ok(()), Some(part)) => Ok(part.clone()),
+    };
+    if received.is_err() && stored.is_some() {
+        destination.give_up().await;
+    }
+    received
+}
+
+async fn read(
+    form: &mut Multipart,
+    destination: &Destination<'_>,
+    stored: &mut Option<Stored>,
+) -> Result<(), ApiError> {
+    while let Some(field) = form
+        .next_field()
+        .await
+        .map_err(|error| broken("data", &error))?
+    {
+        // Reading the next field skips over one of another name.
+        if field.name() != Some("data") {
+            continue;
+        }
+        if stored.is_some() {
+            let message = "`data` is given twice; send one part at a time.";
+            return Err(ApiError::invalid("data", message));
+        }
+        *stored = Some(store(field, destination).await?);
+    }
+    Ok(())
+}
+
+async fn store(mut field: Field<'_>, destination: &Destination<'_>) -> Result<Stored, ApiError> {
+    let chunks = stream! {
+        while let Some(chunk) = field.chunk().await.transpose() {
+            yield chunk;
+        }
+    };
+    let stored = destination
+        .objects
+        .put_stream(destination.key, chunks, destination.max_bytes)
+        .await;
+    stored.map_err(|error| match error {
+        ArtifactError::TooLarge { max_bytes, .. } => {
+            ApiError::too_large("part", max_bytes).param("data")
+        }
+        ArtifactError::Source { .. } => cut_short("data"),
+        error => error.into(),
+    })
+}
+
+/// Writes down that the part is there, if the upload still takes it.
+async fn record(state: &AppState, tenant: &Tenant, part: Part) -> Result<Part, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let upload = uploads::find_for_update(&mut tx, part.upload_id).await?;
+    let upload =
+        upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &part.upload_id.to_string()))?;
+    upload.check_open(state.clock.now())?;
+    check_room(&mut tx, &upload, &part).await?;
+    uploads::add_part(&mut tx, &part).await?;
+    tx.commit().await?;
+    metrics::counter!("attune_uploaded_bytes_total").increment(part.size_bytes);
+    Ok(part)
+}
+
+/// A client that lost an answer sends its part again, so there may be more parts than the file needs; but an upload
+/// is no place to store things without end.
+async fn check_room(tx: &mut TenantTx, upload: &Upload, part: &Part) -> Result<(), ApiError> {
+    let parts = uploads::parts(tx, upload.id).await?;
+    let refused = |message: String| Err(ApiError::invalid("data", message).code("too_many_parts"));
+    if parts.len() as u64 >= MAX_PARTS {
+        return refused(format!("An upload has {MAX_PARTS} parts at most."));
+    }
+    let total = part.size_bytes + parts.iter().map(|part| part.size_bytes).sum::<u64>();
+    if total > upload.size_bytes.saturating_mul(2) {
+        return refused(format!(
+            "With this part the upload would have {total} bytes of parts, more than twice the {} that were declared. \
+             Complete it, or cancel it and begin another.",
+            upload.size_bytes
+        ));
+    }
+    Ok(())
+}

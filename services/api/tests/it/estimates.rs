@@ -1,0 +1,172 @@
+//! What a job would take.
+
+use artifacts::keys;
+use domain::FileId;
+use serde_json::{Value, json};
+use store::files::{self, File, FileStatus};
+
+use crate::support::{Form, START, TestApp};
+
+const ESTIMATE: &str = "/v1/fine_tuning/jobs/estimate";
+
+async fn estimate(app: &TestApp, fields: Value) -> Value {
+    let mut body = json!({"model": "wordy", "training_file": app.alice.training_file().await});
+    let Value::Object(fields) = fields else {
+        panic!("fields are an object")
+    };
+    body.as_object_mut().unwrap().extend(fields);
+    app.alice.post(ESTIMATE, &body).await.ok()
+}
+
+#[tokio::test]
+async fn a_small_file_is_counted_to_the_token() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let found = estimate(&app, json!({"attune": {"n_epochs": 3, "batch_size": 1}})).await;
+    // `<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n` has 20 tokens, `b<|im_end|>\n` three.
+    let data = json!({"exact": true, "n_rows": 2, "n_tokens": 46, "n_loss_tokens": 6, "truncated_rows": 0,
+                      "skipped_rows": 0, "faulty_rows": 0, "faults": []});
+    assert_eq!(found["data"], data);
+    assert_eq!(
+        (
+            &found["steps"],
+            &found["steps_per_epoch"],
+            &found["trained_tokens"]
+        ),
+        (&json!(6), &json!(2), &json!(3 * 46))
+    );
+    let memory = found["memory"].as_object().unwrap();
+    let parts = memory.iter().filter(|(name, _)| *name != "total_bytes");
+    let sum: u64 = parts.map(|(_, bytes)| bytes.as_u64().unwrap()).sum();
+    assert_eq!(memory["total_bytes"], json!(sum));
+    assert_eq!(found["hyperparameters"]["n_epochs"], json!(3));
+    assert_eq!(found["attune"]["config"]["max_seq_len"], json!(512));
+    let jobs = app.alice.get("/v1/fine_tuning/jobs").await.ok();
+    assert_eq!(jobs["data"], json!([]), "nothing was made");
+}
+
+#[tokio::test]
+async fn memory_grows_with_what_is_asked_for() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let bytes = async |asked| {
+        let found = estimate(&app, json!({"attune": asked})).await;
+        found["memory"]["total_bytes"].as_u64().unwrap()
+    };
+    let small = bytes(json!({"batch_size": 1, "lora": {"rank": 1}})).await;
+    assert!(bytes(json!({"batch_size": 2, "lora": {"rank": 1}})).await > small);
+    assert!(bytes(json!({"batch_size": 1, "lora": {"rank": 64}})).await > small);
+}
+
+#[tokio::test]
+async fn time_is_what_earlier_jobs_took() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let unknown = estimate(&app, json!({})).await;
+    assert_eq!(
+        (&unknown["seconds"], &unknown["queue_position"]),
+        (&Value::Null, &json!(0))
+    );
+    assert!(
+        unknown["seconds_basis"]
+            .as_str()
+            .unwrap()
+            .contains("`wordy`")
+    );
+    app.alice.job(json!({"model": "wordy"})).await;
+    app.finish_next_job().await;
+    app.alice.job(json!({"model": "wordy"})).await;
+    let known = estimate(&app, json!({"attune": {"n_epochs": 1}})).await;
+    assert_eq!(known["seconds"], json!(46.0 / 2000.0));
+    assert_eq!(known["queue_position"], json!(1));
+}
+
+#[tokio::test]
+async fn of_a_large_file_some_rows_stand_for_all() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let row = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    let n_rows = 30_000;
+    let text = format!("{row}\n").repeat(n_rows);
+    let id = FileId::new();
+    app.objects
+        .put_bytes(&keys::file(app.alice_project, id), text.as_bytes())
+        .await
+        .unwrap();
+    let file = File {
+        id,
+        project_id: app.alice_project,
+        filename: "large.jsonl".to_owned(),
+        purpose: "fine-tune".to_owned(),
+        size_bytes: text.len() as u64,
+        sha256: "00".repeat(32),
+        n_lines: Some(n_rows as u64),
+        status: FileStatus::Processed,
+        status_details: None,
+        created_at: START,
+        expires_at: None,
+    };
+    let mut tx = app
+        .database
+        .store()
+        .tenant_tx(app.alice_project)
+        .await
+        .unwrap();
+    files::create(&mut tx, &file).await.unwrap();
+    tx.commit().await.unwrap();
+    let found = estimate(&app, json!({"training_file": id.to_string()})).await;
+    let data = &found["data"];
+    assert_eq!(data["exact"], json!(false));
+    let near = |n: &Value, expected: u64| n.as_u64().unwrap().abs_diff(expected) * 100 <= expected;
+    assert!(near(&data["n_rows"], 30_000), "{data}");
+    assert!(near(&data["n_tokens"], 30_000 * 23), "{data}");
+    assert_eq!(
+        data["faulty_rows"],
+        json!(0),
+        "pieces begin and end with lines: {data}"
+    );
+}
+
+#[tokio::test]
+async fn rows_that_would_be_lost_are_counted() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let long = "x".repeat(40);
+    let rows = format!(
+        "{{\"messages\": [{{\"role\": \"user\", \"content\": \"a\"}}, {{\"role\": \"assistant\", \"content\": \"{long}\"}}]}}\n\
+         {{\"messages\": [{{\"role\": \"user\", \"content\": \"{long}\"}}, {{\"role\": \"assistant\", \"content\": \"b\"}}]}}\n\
+         {{\"messages\": []}}\n"
+    );
+    let file = app.alice.upload(Form::of("fine-tune", &rows)).await.ok();
+    let fields = json!({"training_file": file["id"], "attune": {"max_seq_len": 30}});
+    let data = estimate(&app, fields).await["data"].take();
+    assert_eq!(
+        (
+            &data["n_rows"],
+            &data["truncated_rows"],
+            &data["skipped_rows"],
+            &data["faulty_rows"]
+        ),
+        (&json!(1), &json!(2), &json!(1), &json!(1))
+    );
+    assert!(
+        data["faults"][0].as_str().unwrap().starts_with("line 3 "),
+        "{data}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_job_would_be_refused_for_an_estimate_is_too() {
+    let app = TestApp::start().await;
+    let file = app.alice.training_file().await;
+    let body = json!({"model": "tiny", "training_file": file, "attune": {"n_epochs": 0}});
+    let refused = app.alice.post(ESTIMATE, &body).await.refusal();
+    assert_eq!(
+        (refused.0, refused.1.as_deref()),
+        (400, Some("attune.n_epochs"))
+    );
+    // `tiny` has no tokenizer.
+    let body = json!({"model": "tiny", "training_file": file});
+    let refused = app.alice.post(ESTIMATE, &body).await.refusal();
+    assert_eq!(refused.2.as_deref(), Some("tokenizer_not_available"));
+}

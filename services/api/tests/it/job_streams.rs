@@ -1,0 +1,227 @@
+//! A job's events as they happen.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use store::Lease;
+use store::events::{self, EventLevel, NewEvent};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::support::{Client, START, TestApp};
+
+/// Longer than any of this takes, also on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A stream that is read line by line.
+struct Stream {
+    response: Response,
+    unread: String,
+}
+
+impl Stream {
+    async fn open(client: &Client, job: &str, last_event_id: &str) -> Self {
+        let path = format!("/v1/fine_tuning/jobs/{job}/events?stream=true");
+        let request = client.request(Method::GET, &path);
+        let response = request
+            .header("last-event-id", last_event_id)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            response,
+            unread: String::new(),
+        }
+    }
+
+    /// The data of the next event; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((event, rest)) = self.unread.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+                let data = data.map(str::to_owned);
+                self.unread = rest.to_owned();
+                if data.is_some() {
+                    return data;
+                }
+                continue;
+            }
+            let chunk = timeout(SOON, self.response.chunk())
+                .await
+                .expect("news")
+                .unwrap()?;
+            self.unread.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    async fn event(&mut self) -> Value {
+        serde_json::from_str(&self.next().await.expect("an event")).unwrap()
+    }
+
+    async fn message(&mut self) -> String {
+        self.event().await["message"].as_str().unwrap().to_owned()
+    }
+
+    async fn rest(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Some(data) = self.next().await {
+            rest.push(data);
+        }
+        rest
+    }
+}
+
+async fn say(app: &TestApp, lease: &Lease, text: &str) {
+    let mut tx = app
+        .database
+        .store()
+        .tenant_tx(lease.project_id)
+        .await
+        .unwrap();
+    let event = NewEvent::message(EventLevel::Info, text, START);
+    events::report(&mut tx, lease, &[event]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn cancel(app: &TestApp, job: &str) {
+    app.alice
+        .post_text(&format!("/v1/fine_tuning/jobs/{job}/cancel"), "")
+        .await
+        .ok();
+}
+
+async fn running(app: &TestApp) -> (String, Lease) {
+    let job = app.alice.job(json!({})).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let claimed = app.claim(&app.worker_store().await).await;
+    (job, claimed.lease)
+}
+
+#[tokio::test]
+async fn a_stream_tells_the_past_the_present_and_the_end() {
+    let app = TestApp::start().await;
+    let (job, lease) = running(&app).await;
+    let mut stream = Stream::open(&app.alice, &job, "").await;
+    assert!(
+        stream
+            .message()
+            .await
+            .starts_with("Created fine-tuning job")
+    );
+    assert!(
+        stream
+            .message()
+            .await
+            .starts_with("Validating training file")
+    );
+    say(&app, &lease, "one").await;
+    assert_eq!(stream.message().await, "one");
+    say(&app, &lease, "two").await;
+    let two = stream.event().await;
+    assert_eq!(two["message"], "two");
+
+    let mut resumed = Stream::open(&app.alice, &job, two["id"].as_str().unwrap()).await;
+    cancel(&app, &job).await;
+    assert_eq!(stream.message().await, "Fine-tuning job cancelled");
+    assert_eq!(stream.rest().await, ["[DONE]"]);
+    assert_eq!(resumed.message().await, "Fine-tuning job cancelled");
+    assert_eq!(resumed.rest().await, ["[DONE]"]);
+
+    let list = app
+        .alice
+        .get(&format!("/v1/fine_tuning/jobs/{job}/events"))
+        .await
+        .ok();
+    let mut afterwards = Stream::open(&app.alice, &job, "").await.rest().await;
+    assert_eq!(afterwards.pop().unwrap(), "[DONE]");
+    afterwards.reverse();
+    let afterwards: Vec<Value> = afterwards
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    assert_eq!(
+        list["data"],
+        json!(afterwards),
+        "the same objects, in the other order"
+    );
+}
+
+#[tokio::test]
+async fn many_streams_of_one_job_all_hear_the_same() {
+    let app = TestApp::start().await;
+    let (job, lease) = running(&app).await;
+    let mut streams = join_all((0..200).map(|_| Stream::open(&app.alice, &job, ""))).await;
+    for n in 0..150 {
+        say(&app, &lease, &n.to_string()).await;
+    }
+    cancel(&app, &job).await;
+    let heard = join_all(streams.iter_mut().map(Stream::rest)).await;
+    assert_eq!(heard[0].len(), 2 + 150 + 1 + 1);
+    assert!(heard.iter().all(|one| *one == heard[0]));
+}
+
+#[tokio::test]
+async fn a_place_that_is_no_event_of_the_job_is_refused() {
+    let app = TestApp::start().await;
+    let (job, _) = running(&app).await;
+    let other = app.bob.job(json!({})).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let others = app
+        .bob
+        .get(&format!("/v1/fine_tuning/jobs/{other}/events"))
+        .await
+        .ok();
+    let path = format!("/v1/fine_tuning/jobs/{job}/events?stream=true");
+    for place in ["nowhere", others["data"][0]["id"].as_str().unwrap()] {
+        let request = app
+            .alice
+            .request(Method::GET, &path)
+            .header("last-event-id", place);
+        let refused = app.alice.send(request).await.refusal();
+        assert_eq!(
+            (refused.0, refused.1.as_deref()),
+            (400, Some("Last-Event-ID"))
+        );
+    }
+    let strangers = app.bob.get(&path).await;
+    assert_eq!(strangers.status, 404);
+    let refused = app
+        .alice
+        .get(&path.replace("true", "maybe"))
+        .await
+        .refusal();
+    assert_eq!(refused.1.as_deref(), Some("stream"));
+}
+
+#[tokio::test]
+async fn a_service_that_stops_cuts_its_streams() {
+    let app = TestApp::start().await;
+    let (job, _) = running(&app).await;
+    let config = app.config();
+    let listener = TcpListener::bind(config.listen).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let service = tokio::spawn(api::serve(config, listener, async {
+        let _ = stopped.await;
+    }));
+    let client = Client::new(&url, Some(app.alice.key()));
+    let mut stream = Stream::open(&client, &job, "").await;
+    stream.message().await;
+    stop.send(()).unwrap();
+    // Well before the 20 seconds that requests under way are given.
+    timeout(Duration::from_secs(10), service)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(!stream.rest().await.contains(&"[DONE]".to_owned()));
+}

@@ -1,0 +1,117 @@
+//! The rows of a file as a model would read them.
+
+use serde_json::{Value, json};
+
+use crate::support::{Form, TestApp};
+
+const PREVIEW: &str = "/v1/fine_tuning/jobs/preview";
+
+/// The preview of a file of these rows, with these fields beside the file.
+async fn preview(app: &TestApp, rows: &[Value], fields: Value) -> Value {
+    app.register_wordy().await;
+    let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let file = app.alice.upload(Form::of("fine-tune", &rows)).await.ok();
+    let mut body = json!({"model": "wordy", "training_file": file["id"]});
+    let Value::Object(fields) = fields else {
+        panic!("fields are an object")
+    };
+    body.as_object_mut().unwrap().extend(fields);
+    app.alice.post(PREVIEW, &body).await.ok()
+}
+
+fn chat(question: &str, answer: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
+}
+
+/// Line and code of every problem.
+fn problems(preview: &Value) -> Vec<(u64, String)> {
+    let problems = preview["problems"].as_array().unwrap().iter();
+    let pair = |problem: &Value| {
+        let code = problem["code"].as_str().unwrap().to_owned();
+        (problem["line"].as_u64().unwrap(), code)
+    };
+    problems.map(pair).collect()
+}
+
+#[tokio::test]
+async fn a_row_shows_what_is_given_and_what_is_learned() {
+    let app = TestApp::start().await;
+    let shown = preview(
+        &app,
+        &[chat("Hi", "Yo"), chat("a", "b")],
+        json!({"n_rows": 1}),
+    )
+    .await;
+    assert_eq!(
+        (
+            shown["rows"].as_array().unwrap().len(),
+            &shown["is_whole_file"]
+        ),
+        (1, &json!(false))
+    );
+    let row = &shown["rows"][0];
+    let expected = json!({
+        "segments": [
+            {"text": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "supervised": false},
+            {"text": "Yo<|im_end|>\n", "supervised": true},
+        ],
+        "cut_text": "", "n_tokens": 25, "n_loss_tokens": 4, "n_cut_tokens": 0,
+    });
+    assert_eq!((&row["line"], &row["example"]), (&json!(1), &expected));
+    assert_eq!(
+        (&row["rejected"], &row["label"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(shown["problems"], json!([]));
+}
+
+#[tokio::test]
+async fn every_loss_of_data_is_named_with_its_line() {
+    let app = TestApp::start().await;
+    let rows = [
+        chat("a", "b"),
+        json!({"messages": "none"}),
+        chat("a", &"x".repeat(40)),
+        chat(&"x".repeat(40), "b"),
+    ];
+    let shown = preview(&app, &rows, json!({"attune": {"max_seq_len": 30}})).await;
+    let expected = [
+        (2, "invalid_row"),
+        (3, "truncated"),
+        (4, "truncated"),
+        (4, "nothing_to_learn"),
+    ];
+    assert_eq!(
+        problems(&shown),
+        expected.map(|(line, code)| (line, code.to_owned()))
+    );
+    let cut = &shown["rows"][1]["example"];
+    assert_eq!(
+        (&cut["n_tokens"], &cut["n_cut_tokens"]),
+        (&json!(30), &json!(20 + 42 - 30))
+    );
+    assert!(cut["cut_text"].as_str().unwrap().ends_with("x<|im_end|>\n"));
+    assert_eq!(shown["is_whole_file"], json!(true));
+}
+
+#[tokio::test]
+async fn a_preference_shows_both_answers() {
+    let app = TestApp::start().await;
+    let row = json!({
+        "input": {"messages": [{"role": "user", "content": "a"}]},
+        "preferred_output": [{"role": "assistant", "content": "good"}],
+        "non_preferred_output": [{"role": "assistant", "content": "bad"}],
+    });
+    let shown = preview(&app, &[row], json!({"attune": {"method": "dpo"}})).await;
+    let row = &shown["rows"][0];
+    assert_eq!(row["example"]["segments"][1]["text"], "good<|im_end|>\n");
+    assert_eq!(row["rejected"]["segments"][1]["text"], "bad<|im_end|>\n");
+}
+
+#[tokio::test]
+async fn too_many_rows_are_refused() {
+    let app = TestApp::start().await;
+    let body = json!({"model": "tiny", "training_file": "file-x", "n_rows": 21});
+    let refused = app.alice.post(PREVIEW, &body).await.refusal();
+    assert_eq!((refused.0, refused.1.as_deref()), (400, Some("n_rows")));
+}
