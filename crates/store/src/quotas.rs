@@ -298,6 +298,7 @@ pub async fn storage_bytes(tx: &mut TenantTx) -> Result<u64, StoreError> {
     from_bigint("number of bytes", bytes.unwrap_or(0))
 }
 
+#[expect(clippy::struct_field_names, reason = "they are the columns")]
 struct QuotaRow {
     max_queued_jobs: Option<i64>,
     max_storage_bytes: Option<i64>,

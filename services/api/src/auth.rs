@@ -99,6 +99,12 @@ impl FromRequestParts<AppState> for Administrator {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let origin = Origin::of(parts, state.trusts_proxy);
+        if Access::of_request(parts)? != Access::Organization {
+            return Err(ApiError::internal(format!(
+                "`{}` is no route for administrators by auth/access.rs",
+                parts.uri.path()
+            )));
+        }
         match Identity::of(&parts.headers, state).await? {
             Identity::Key(key) if key.project_id.is_none() => Ok(Self {
                 org_id: key.org_id,
@@ -156,16 +162,24 @@ fn of_key(key: Principal, origin: Origin) -> Result<Tenant, ApiError> {
     })
 }
 
-/// The project that the header names, or the only one there is.
+/// The project that the header names, or the only one there is in the organization that has known the user longest: that
+/// somebody else's organization adds them must not change what their requests mean.
 fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant, ApiError> {
     let mut projects = user.projects;
-    let chosen = match named(headers, PROJECT_HEADER) {
-        Some(name) => projects
+    let chosen = if let Some(name) = named(headers, PROJECT_HEADER) {
+        projects
             .into_iter()
             .find(|each| each.project.project_id.to_string() == name)
-            .ok_or_else(|| ApiError::not_found(Thing::Project, name).param("OpenAI-Project"))?,
-        None if projects.len() > 1 => return Err(ApiError::several_projects()),
-        None => projects.pop().ok_or_else(ApiError::no_project)?,
+            .ok_or_else(|| ApiError::not_found(Thing::Project, name).param("OpenAI-Project"))?
+    } else {
+        let is_open = |org_id| projects.iter().any(|each| each.project.org_id == org_id);
+        let mut known = user.users.iter().map(|user| user.org_id);
+        let home = known.find(|org_id| is_open(*org_id));
+        projects.retain(|each| Some(each.project.org_id) == home);
+        if projects.len() > 1 {
+            return Err(ApiError::several_projects());
+        }
+        projects.pop().ok_or_else(ApiError::no_project)?
     };
     Ok(Tenant {
         project_id: chosen.project.project_id,
@@ -178,24 +192,17 @@ fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant
     })
 }
 
-/// The organization that the header names, or the only one that the user owns.
+/// The organization that the header names, or the one that has known the user longest, of those that they own.
 fn administrator(
     user: SignedIn,
     origin: Origin,
     headers: &HeaderMap,
 ) -> Result<Administrator, ApiError> {
-    let mut owned: Vec<_> = user
-        .users
-        .into_iter()
-        .filter(|user| user.role == OrgRole::Owner)
-        .collect();
-    if let Some(name) = named(headers, ORGANIZATION_HEADER) {
-        owned.retain(|user| user.org_id.to_string() == name);
-    }
-    if owned.len() > 1 {
-        return Err(ApiError::several_organizations());
-    }
-    let user = owned.pop().ok_or_else(ApiError::admin_key_needed)?;
+    let name = named(headers, ORGANIZATION_HEADER);
+    let owned = user.users.into_iter().find(|user| {
+        user.role == OrgRole::Owner && name.is_none_or(|name| user.org_id.to_string() == name)
+    });
+    let user = owned.ok_or_else(ApiError::admin_key_needed)?;
     Ok(Administrator {
         org_id: user.org_id,
         caller: Caller::User {

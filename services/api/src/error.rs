@@ -291,13 +291,6 @@ impl ApiError {
         Self::invalid("OpenAI-Project", message)
     }
 
-    /// The user did not say which organization is meant.
-    pub fn several_organizations() -> Self {
-        let message =
-            "You own several organizations: name one in the header `OpenAI-Organization`.";
-        Self::invalid("OpenAI-Organization", message)
-    }
-
     /// The body is longer than `max_bytes`.
     pub fn too_large(what: &str, max_bytes: u64) -> Self {
         let message = format!("The {what} is larger than the allowed {max_bytes} bytes.");

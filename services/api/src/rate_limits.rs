@@ -38,6 +38,7 @@ pub struct RateLimitObject {
 
 /// The limits that OpenAI has no word for.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "they are the words on the wire")]
 pub struct OtherLimits {
     /// Jobs that wait for a worker.
     #[schema(required)]

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::{self, AdminCommand};
 use crate::export::{self, ExportArgs};
 use crate::migrate;
 use crate::models::{self, ModelsCommand};
@@ -37,6 +38,9 @@ enum Command {
     Train(TrainArgs),
     /// Write a trained model for other programs: merged, or as GGUF
     Export(ExportArgs),
+    /// Make, list and revoke organizations, projects, users and keys
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Import, export and list base models
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -59,6 +63,7 @@ pub fn run() -> Result<()> {
         Command::Worker => block_on(services::run_worker()),
         Command::Inference => block_on(services::run_inference()),
         Command::Migrate => block_on(migrate::run()),
+        Command::Admin(command) => block_on(admin::run(command)),
         Command::Models(command) => block_on(models::run(command)),
     }
 }

@@ -4,6 +4,7 @@
 //! is. Everything of one installation lives in one [`data_dir`].
 
 pub mod account;
+pub mod admin;
 pub mod child;
 pub mod cli;
 mod code;

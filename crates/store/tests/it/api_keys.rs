@@ -128,3 +128,32 @@ async fn bootstrapping_twice_makes_one_of_everything(pool: PgPool) {
         "default"
     );
 }
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_rotated_key_of_the_first_start_is_not_made_anew_by_the_next(pool: PgPool) {
+    let store = Store::from_pool(pool);
+    let secrets = [KeyKind::Project, KeyKind::Admin].map(|kind| Secret::generate(kind).unwrap());
+    let secrets = Bootstrap {
+        api_key: &secrets[0],
+        admin_key: &secrets[1],
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    let made = bootstrap::run(&mut tx, &pepper(), &secrets, now())
+        .await
+        .unwrap();
+    let keys = api_keys::list(&mut tx, made.org_id).await.unwrap();
+    let old = keys.iter().find(|key| key.project_id.is_some()).unwrap();
+    let (new, secret) = api_keys::rotate(&mut tx, &pepper(), old, Duration::ZERO, now())
+        .await
+        .unwrap();
+    bootstrap::run(&mut tx, &pepper(), &secrets, now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        principal(&store, secrets.api_key.expose(), now()).await,
+        None
+    );
+    let found = principal(&store, secret.expose(), now()).await.unwrap();
+    assert_eq!(found.key_id, new.id);
+}

@@ -1,14 +1,17 @@
 //! No tenant sees another's rows, in any table, now or after the next migration.
 
-use domain::{FileId, FineTunedModelId};
+use domain::{FileId, FineTunedModelId, OrgId, OrgRole, Role, ServiceAccountId};
 use sqlx::PgPool;
+use store::api_keys::{self, NewApiKey, Pepper};
 use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
 use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
+use store::service_accounts::{self, ServiceAccount};
 use store::{Store, TenantTx, batches, checkpoints, jobs, metrics, models, uploads};
+use store::{Store, checkpoints, jobs, members, metrics, models, permissions, projects, users};
 
 use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
@@ -16,7 +19,12 @@ use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
 
 /// Tables that a tenant's role may not read at all.
-const CLOSED_TO_TENANTS: [&str; 2] = ["api_keys", "audit_log"];
+const CLOSED_TO_TENANTS: [&str; 4] = [
+    "api_keys",
+    "audit_log",
+    "project_members",
+    "service_accounts",
+];
 
 /// A table whose rows never change has no use for the time of their last change.
 const APPEND_ONLY: &str = "audit_log";
@@ -103,25 +111,11 @@ async fn fill(store: &Store, tenant: Tenant) {
         .unwrap();
     keep_answer(&mut tx).await;
     tx.commit().await.unwrap();
-    let (_, turn) = turn(store).await.expect("a batch waits");
-    let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
-    lines::create(&mut tx, &turn, &[line(1)]).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
-async fn keep_answer(tx: &mut TenantTx) {
-    let request = Request {
-        route: "POST /v1/things".to_owned(),
-        mark: Mark::Key("k".to_owned()),
-        fingerprint: [0; 32],
+    use store::service_accounts::{self, ServiceAccount};
+    use store::{
+        Store, TenantTx, batches, checkpoints, jobs, members, metrics, models, permissions,
+        projects, uploads, users,
     };
-    let answer = Answer {
-        status: 200,
-        body: b"{}".to_vec(),
-    };
-    idempotency::keep(tx, &request, &answer, now())
-        .await
-        .unwrap();
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -176,6 +170,156 @@ async fn a_tenant_sees_its_own_rows_and_no_others(pool: PgPool) {
         }
         assert_eq!((nobody, seen), (0, all), "{table}");
     }
+}
+
+/// What an administrator counts in `table` with `org_id` set or not.
+async fn count_in_org(pool: &PgPool, org_id: Option<OrgId>, table: &str) -> i64 {
+    let mut connection = pool.acquire().await.unwrap().detach();
+    sqlx::query("SELECT set_config('role', 'app_org', false), set_config('app.org_id', $1, false)")
+        .bind(org_id.map_or_else(String::new, |id| id.0.to_string()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn an_administrator_sees_one_organization_whatever_is_asked(pool: PgPool) {
+    let (store, tenants) = two_tenants(&pool).await;
+    for tenant in tenants {
+        fill(&store, tenant).await;
+        let key = NewApiKey {
+            org_id: tenant.org_id,
+            project_id: Some(tenant.project_id),
+            name: "key".to_owned(),
+            expires_at: None,
+        };
+        let mut tx = store.org_tx(tenant.org_id).await.unwrap();
+        let pepper = Pepper::new([7; 32]);
+        api_keys::create(&mut tx, &pepper, &key, now())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+    for table in [
+        "organizations",
+        "projects",
+        "api_keys",
+        "users",
+        "project_members",
+        "service_accounts",
+        "checkpoint_permissions",
+        "fine_tuned_models",
+    ] {
+        let all = count_as(&pool, "postgres", None, table).await.unwrap();
+        let mut seen = 0;
+        for tenant in tenants {
+            let own = count_in_org(&pool, Some(tenant.org_id), table).await;
+            assert!(own > 0 && own < all, "{table}: {own} of {all}");
+            seen += own;
+        }
+        let nobody = count_in_org(&pool, None, table).await;
+        assert_eq!((nobody, seen), (0, all), "{table}");
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn an_administrator_cannot_write_for_another_organization(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    let refused = projects::create_named(&mut tx, umbrella.org_id, "mine", now()).await;
+    assert!(
+        matches!(refused, Err(store::StoreError::Database(_))),
+        "{refused:?}"
+    );
+    // A key of our organization for their project is caught by the foreign key.
+    let key = NewApiKey {
+        org_id: acme.org_id,
+        project_id: Some(umbrella.project_id),
+        name: "theirs".to_owned(),
+        expires_at: None,
+    };
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    let refused = api_keys::create(&mut tx, &Pepper::new([7; 32]), &key, now()).await;
+    assert!(
+        matches!(refused, Err(store::StoreError::MissingReference { .. })),
+        "{refused:?}"
+    );
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    projects::archive(&mut tx, umbrella.org_id, umbrella.project_id, now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let archived: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM projects WHERE archived_at IS NOT NULL")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(archived, 0);
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_permitted_model_is_shown_and_cannot_be_changed(pool: PgPool) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    fill(&store, acme).await;
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    let second = projects::create_named(&mut tx, acme.org_id, "Second", now())
+        .await
+        .unwrap()
+        .id;
+    tx.commit().await.unwrap();
+    let name: String =
+        sqlx::query_scalar("SELECT name FROM fine_tuned_models WHERE checkpoint_step IS NULL")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    let seen = async || {
+        let mut tx = store.tenant_tx(second).await.unwrap();
+        let resolved = models::resolve(&mut tx, &name).await.unwrap();
+        let listed = models::list(&mut tx).await.unwrap().len();
+        (resolved.is_some(), listed)
+    };
+    assert_eq!(seen().await, (false, 0));
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    let model = permissions::model(&mut tx, &name).await.unwrap().unwrap();
+    let permission = permissions::create(&mut tx, &model, second, now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(seen().await, (true, 1));
+    let mut tx = store.tenant_tx(second).await.unwrap();
+    assert!(!models::delete(&mut tx, &name, now()).await.unwrap());
+    drop(tx);
+    let id = second.0.to_string();
+    let mut connection = pool.acquire().await.unwrap().detach();
+    sqlx::query(
+        "SELECT set_config('role', 'app_tenant', false), set_config('app.project_id', $1, false)",
+    )
+    .bind(id)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    for statement in [
+        "UPDATE fine_tuned_models SET name = 'mine'",
+        "DELETE FROM fine_tuned_models",
+    ] {
+        let done = sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(done.rows_affected(), 0, "{statement}");
+    }
+    let mut tx = store.org_tx(acme.org_id).await.unwrap();
+    assert!(
+        permissions::delete(&mut tx, &model, permission.id)
+            .await
+            .unwrap()
+    );
+    tx.commit().await.unwrap();
+    assert_eq!(seen().await, (false, 0));
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

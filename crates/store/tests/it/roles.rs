@@ -3,10 +3,11 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use store::migrate::{API_LOGIN, INFERENCE_LOGIN, WORKER_LOGIN};
 
-const GROUPS: [&str; 6] = [
+const GROUPS: [&str; 7] = [
     "app_tenant",
     "app_auth",
     "app_feed",
+    "app_org",
     "app_worker",
     "app_operator",
     "attune_owner",
@@ -55,7 +56,10 @@ async fn a_login_without_a_role_is_refused_everywhere(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_login_takes_on_only_its_roles(pool: PgPool) {
     for (login, allowed) in [
-        (API_LOGIN, &["app_tenant", "app_auth", "app_feed"][..]),
+        (
+            API_LOGIN,
+            &["app_tenant", "app_auth", "app_feed", "app_org"][..],
+        ),
         (WORKER_LOGIN, &["app_tenant", "app_worker"]),
         (INFERENCE_LOGIN, &["app_tenant"]),
     ] {
@@ -99,6 +103,19 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
         ("app_feed", "SELECT config FROM jobs"),
         ("app_feed", "SELECT message FROM job_events"),
         ("app_worker", "SELECT body FROM idempotency_keys"),
+        ("app_auth", "UPDATE users SET role = 'owner'"),
+        ("app_org", "SELECT hash FROM api_keys"),
+        ("app_org", "UPDATE api_keys SET hash = ''"),
+        ("app_org", "UPDATE api_keys SET scopes = '{}'"),
+        ("app_org", "UPDATE organizations SET name = 'x'"),
+        ("app_org", "SELECT * FROM jobs"),
+        ("app_org", "SELECT * FROM files"),
+        ("app_org", "SELECT adapter_prefix FROM fine_tuned_models"),
+        ("app_tenant", "SELECT * FROM users"),
+        (
+            "app_tenant",
+            "INSERT INTO checkpoint_permissions SELECT * FROM checkpoint_permissions",
+        ),
         ("app_operator", "SELECT * FROM jobs"),
         ("app_operator", "SELECT * FROM files"),
     ] {

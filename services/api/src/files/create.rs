@@ -90,10 +90,7 @@ async fn receive(
     let id = FileId::new();
     let key = keys::file(tenant.project_id, id);
     let destination = destination(state, &key, room);
-    let mut form = Form {
-        room,
-        ..Form::default()
-    };
+    let mut form = Form::within(room);
     let read = form.read(multipart, &destination).await;
     let was_stored = form.file.is_some();
     let file = read.and_then(|()| described(form, id, tenant, state.clock.now()));

@@ -28,7 +28,7 @@ pub(super) struct FileUpload {
 #[derive(Debug, Default)]
 pub(super) struct Form {
     /// What is left of what the project may store.
-    pub(super) room: Option<Room>,
+    room: Option<Room>,
     pub(super) file: Option<StoredFile>,
     pub(super) purpose: Option<&'static str>,
     pub(super) expires_after_secs: Option<i64>,
@@ -43,6 +43,14 @@ pub(super) struct StoredFile {
 }
 
 impl Form {
+    /// For a file that must fit into what is left of what the project may store.
+    pub(super) fn within(room: Option<Room>) -> Self {
+        Self {
+            room,
+            ..Self::default()
+        }
+    }
+
     /// Reads the whole form into `self`, which tells the caller after an error what had been stored by then.
     pub(super) async fn read(
         &mut self,

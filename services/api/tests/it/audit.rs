@@ -228,7 +228,7 @@ async fn only_an_administrator_reads_and_only_their_own_organization() {
     ] {
         assert_eq!(app.alice.get(path).await.status, 403, "{path}");
         assert_eq!(app.anonymous.get(path).await.status, 401, "{path}");
-        let other = app.bob_admin.get(path).await;
+        let other = app.bobs_admin.get(path).await;
         assert!(
             !other.text.contains(&app.alice_project.to_string()),
             "{path}"

@@ -13,6 +13,12 @@ struct Things {
     model: String,
     upload: String,
     batch: String,
+    project: String,
+    key: String,
+    admin_key: String,
+    service_account: String,
+    user: String,
+    permission: String,
 }
 
 /// What a route is asked in the test.
@@ -29,10 +35,21 @@ enum Case {
     PathAndBody(fn(&Things) -> String, fn(&Things) -> Value),
     /// It lists, and must not list these.
     List,
+    /// It belongs to the organization: an administrator's, who names a thing in its path.
+    OrgPath(&'static str),
+    /// It belongs to the organization and lists.
+    OrgList,
+    /// It belongs to the organization and makes something new.
+    OrgNamesNothing,
+}
+
+/// A body that every route of the organization can read.
+fn any_body() -> Value {
+    json!({"name": "x", "role": "owner", "email": "x@example.com", "project_ids": ["proj_x"]})
 }
 
 /// One entry per route; see [`every_route_has_an_entry`].
-fn case(method: &Method, path: &str) -> Option<Case> {
+fn case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
         ("POST", "/v1/files" | "/v1/uploads" | "/v1/chat/completions") => Case::NamesNothing,
@@ -100,8 +117,50 @@ fn case(method: &Method, path: &str) -> Option<Case> {
         ("GET" | "DELETE", "/v1/models/{*model}") => {
             Case::Path(|things| format!("/v1/models/{}", things.model))
         }
+        _ => return org_case(method, path),
+    })
+}
+
+/// The same for the routes of organizations.
+fn org_case(method: &Method, path: &'static str) -> Option<Case> {
+    Some(match (method.as_str(), path) {
+        ("GET", "/v1/organization/projects" | "/v1/organization/users")
+        | ("GET", "/v1/organization/admin_api_keys" | "/v1/organization/audit_logs") => {
+            Case::OrgList
+        }
+        // No list but lines, which the test of the log itself looks through.
+        ("GET", "/v1/organization/audit_logs/export") => Case::OrgNamesNothing,
+        ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
+            Case::OrgNamesNothing
+        }
+        _ if path.starts_with("/v1/organization/projects/{project_id}")
+            || path.starts_with("/v1/organization/users/{user_id}")
+            || path.starts_with("/v1/organization/admin_api_keys/{key_id}")
+            || path.starts_with("/v1/fine_tuning/checkpoints/{model}/permissions") =>
+        {
+            // A place that names something new must be given a thing of its own.
+            let rest = named(path, &nobodys());
+            (!rest.contains('{')).then_some(Case::OrgPath(path))?
+        }
         _ => return None,
     })
+}
+
+/// The pattern with these things in its places.
+fn named(pattern: &str, things: &Things) -> String {
+    let key = match pattern.contains("admin_api_keys") {
+        true => &things.admin_key,
+        false => &things.key,
+    };
+    pattern
+        .replace("{project_id}", &things.project)
+        .replace("{key_id}", key)
+        .replace("{service_account_id}", &things.service_account)
+        .replace("{user_id}", &things.user)
+        // Every project has this one.
+        .replace("{rate_limit_id}", "rl-project")
+        .replace("{model}", &things.model)
+        .replace("{permission_id}", &things.permission)
 }
 
 fn nobodys() -> Things {
@@ -112,18 +171,47 @@ fn nobodys() -> Things {
         model: "ft:tiny:nobody::00000000".to_owned(),
         upload: format!("upload_{zeros}"),
         batch: format!("batch_{zeros}"),
+        project: format!("proj_{zeros}"),
+        key: format!("key_{zeros}"),
+        admin_key: format!("key_{zeros}"),
+        service_account: format!("svc_acct_{zeros}"),
+        user: format!("user-{zeros}"),
+        permission: format!("cp_{zeros}"),
     }
 }
 
 async fn of_alice(app: &TestApp) -> Things {
     let job = app.alice.job(json!({})).await;
     let done = app.finish_next_job().await;
+    let project = app.alice_project.to_string();
+    let made = |path: String, body: Value| async move {
+        let answer = app.admin.post(&path, &body).await.ok();
+        answer["id"].as_str().unwrap().to_owned()
+    };
+    let at = format!("/v1/organization/projects/{project}");
+    let named = json!({"name": "alices"});
+    let member = json!({"email": "alice@example.com", "role": "member"});
+    let permissions = format!(
+        "/v1/fine_tuning/checkpoints/{}/permissions",
+        done.model_name
+    );
+    let permitted = app
+        .admin
+        .post(&permissions, &json!({"project_ids": [project]}))
+        .await;
+    let permission = permitted.ok()["first_id"].as_str().unwrap().to_owned();
     Things {
         file: job["training_file"].as_str().unwrap().to_owned(),
         job: done.id.to_string(),
         model: done.model_name,
         upload: app.alice.begin_upload(8).await,
         batch: app.alice.batch(&["ok"]).await,
+        key: made(format!("{at}/api_keys"), named.clone()).await,
+        service_account: made(format!("{at}/service_accounts"), named.clone()).await,
+        user: made(format!("{at}/users"), member).await,
+        admin_key: made("/v1/organization/admin_api_keys".to_owned(), named).await,
+        project,
+        permission,
     }
 }
 
@@ -133,8 +221,8 @@ fn anonymous(answer: &Answer, things: &Things) -> (u16, String) {
     (answer.status, body.replace(&things.model, "[model]"))
 }
 
-async fn ask(client: &Client, method: &Method, path: &str, body: Option<Value>) -> Answer {
-    let request = client.request(method.clone(), path);
+async fn ask(client: &Client, method: &Method, path: String, body: Option<Value>) -> Answer {
+    let request = client.request(method.clone(), &path);
     client
         .send(match body {
             Some(body) => request.json(&body),
@@ -162,7 +250,20 @@ async fn another_tenants_things_are_like_missing_ones() {
     for route in ROUTES {
         let method = &route.method;
         let (theirs, missing) = match case(method, route.path).expect("the test above") {
-            Case::Public | Case::NamesNothing => continue,
+            Case::Public | Case::NamesNothing | Case::OrgNamesNothing => continue,
+            Case::OrgList => {
+                let list = app.bobs_admin.get(route.path).await.ok().to_string();
+                for id in [&alices.project, &alices.user, &alices.admin_key] {
+                    assert!(!list.contains(id.as_str()), "{}", route.path);
+                }
+                continue;
+            }
+            Case::OrgPath(path) => {
+                let body = (method == Method::POST).then(any_body);
+                let asked =
+                    |things| ask(&app.bobs_admin, method, named(path, things), body.clone());
+                (asked(&alices).await, asked(&nobodys).await)
+            }
             Case::List => {
                 let list = app.bob.get(route.path).await.ok().to_string();
                 for name in [&alices.file, &alices.job, &alices.model, &alices.batch] {
@@ -171,16 +272,22 @@ async fn another_tenants_things_are_like_missing_ones() {
                 continue;
             }
             Case::Path(path) => (
-                ask(&app.bob, method, &path(&alices), None).await,
-                ask(&app.bob, method, &path(&nobodys), None).await,
+                ask(&app.bob, method, path(&alices), None).await,
+                ask(&app.bob, method, path(&nobodys), None).await,
             ),
             Case::PathAndBody(path, body) => (
-                ask(&app.bob, method, &path(&alices), Some(body(&alices))).await,
-                ask(&app.bob, method, &path(&nobodys), Some(body(&nobodys))).await,
+                ask(&app.bob, method, path(&alices), Some(body(&alices))).await,
+                ask(&app.bob, method, path(&nobodys), Some(body(&nobodys))).await,
             ),
             Case::Body(body) => (
-                ask(&app.bob, method, route.path, Some(body(&alices))).await,
-                ask(&app.bob, method, route.path, Some(body(&nobodys))).await,
+                ask(&app.bob, method, route.path.to_owned(), Some(body(&alices))).await,
+                ask(
+                    &app.bob,
+                    method,
+                    route.path.to_owned(),
+                    Some(body(&nobodys)),
+                )
+                .await,
             ),
         };
         assert_eq!(theirs.status, 404, "{method} {}", route.path);
@@ -212,6 +319,29 @@ async fn another_tenants_things_are_like_missing_ones() {
 }
 
 #[tokio::test]
+async fn what_an_administrator_of_others_asked_for_is_untouched() {
+    let app = TestApp::start().await;
+    let things = of_alice(&app).await;
+    for route in ROUTES {
+        if let Some(Case::OrgPath(path)) = case(&route.method, route.path) {
+            ask(
+                &app.bobs_admin,
+                &route.method,
+                named(path, &things),
+                Some(any_body()),
+            )
+            .await;
+        }
+    }
+    for route in ROUTES.iter().filter(|route| route.method == Method::GET) {
+        if let Some(Case::OrgPath(path)) = case(&route.method, route.path) {
+            app.admin.get(&named(path, &things)).await.ok();
+        }
+    }
+    assert_eq!(app.alice.get("/v1/models").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_cursor_of_another_tenant_is_unknown() {
     let app = TestApp::start().await;
     let alices = of_alice(&app).await;
@@ -226,27 +356,53 @@ async fn a_cursor_of_another_tenant_is_unknown() {
             "{path}"
         );
     }
-}
-
-#[tokio::test]
-async fn no_tenant_route_answers_without_a_key() {
-    let app = TestApp::start().await;
-    for route in ROUTES {
-        if matches!(case(&route.method, route.path), Some(Case::Public)) {
-            continue;
-        }
-        let path = route.path.replace("{id}", "x").replace("{*model}", "x");
+    for path in [
+        format!("/v1/organization/projects?after={}", alices.project),
+        format!("/v1/organization/users?after={}", alices.user),
+        format!("/v1/organization/admin_api_keys?after={}", alices.admin_key),
+        format!(
+            "/v1/organization/projects/{}/api_keys?after={}",
+            app.bob_project, alices.key
+        ),
+    ] {
         assert_eq!(
-            ask(&app.anonymous, &route.method, &path, None).await.status,
-            401,
-            "{path}"
-        );
-        assert_eq!(
-            ask(&app.admin, &route.method, &path, None).await.status,
-            403,
+            app.bobs_admin.get(&path).await.refusal().1.as_deref(),
+            Some("after"),
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn no_route_answers_without_the_right_kind_of_key() {
+    let app = TestApp::start().await;
+    for route in ROUTES {
+        let wrong = match case(&route.method, route.path).expect("the test above") {
+            Case::Public => continue,
+            Case::OrgPath(_) | Case::OrgList | Case::OrgNamesNothing => &app.alice,
+            _ => &app.admin,
+        };
+        let path = filled(route.path);
+        for (client, status) in [(&app.anonymous, 401), (wrong, 403)] {
+            let answer = ask(client, &route.method, path.clone(), None).await;
+            assert_eq!(answer.status, status, "{} {path}", route.method);
+        }
+    }
     let refused = app.anonymous.upload(Form::of("fine-tune", "{}")).await;
     assert_eq!(refused.status, 401);
+}
+
+/// The pattern with something in each of its places.
+fn filled(pattern: &str) -> String {
+    let segments = pattern.split('/');
+    let segments: Vec<_> = segments
+        .map(|segment| {
+            if segment.starts_with('{') {
+                "x"
+            } else {
+                segment
+            }
+        })
+        .collect();
+    segments.join("/")
 }

@@ -4,6 +4,7 @@
     reason = "clippy knows tests, but not what tests share"
 )]
 
+mod access;
 mod audit;
 mod batches;
 mod chat;
@@ -21,8 +22,11 @@ mod job_refusals;
 mod job_streams;
 mod jobs;
 mod models;
+mod oidc;
+mod organization;
 mod parts;
 mod pausing;
+mod permissions;
 mod previews;
 mod quotas;
 mod serving;

@@ -2,17 +2,20 @@
 
 mod client;
 mod form;
+mod issuer;
 mod redact;
 mod work;
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use form::Form;
+pub(crate) use issuer::{Issuer, SigningKey};
 pub(crate) use redact::redacted;
 use work::register_base;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use api::auth::oidc::{Oidc, OidcConfig};
 use api::throttle::Throttle;
 use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels};
 use artifacts::ObjectStore;
@@ -20,7 +23,7 @@ use artifacts::embedded::{self, Credentials, EmbeddedS3};
 use domain::{Clock, ManualClock, OrgId, ProjectId};
 use store::Store;
 use tempfile::TempDir;
-use testkit::database::{TestDatabase, keyring, pepper, seed_tenants};
+use testkit::database::{Tenant, TestDatabase, keyring, pepper, seed_tenants};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
@@ -39,10 +42,11 @@ pub(crate) struct TestApp {
     pub(crate) alice: Client,
     pub(crate) bob: Client,
     pub(crate) admin: Client,
-    pub(crate) bob_admin: Client,
+    pub(crate) bobs_admin: Client,
     pub(crate) anonymous: Client,
     pub(crate) alice_org: OrgId,
     pub(crate) alice_project: ProjectId,
+    pub(crate) bob_project: ProjectId,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) objects: ObjectStore,
     pub(crate) database: TestDatabase,
@@ -58,18 +62,30 @@ impl TestApp {
     }
 
     pub(crate) async fn start_with_inference(inference_url: &str) -> Self {
-        Self::start_with(inference_url, "tiny").await
+        Self::start_with(inference_url, "tiny", |_| None).await
     }
 
     pub(crate) async fn start_with_base(base_model: &str) -> Self {
-        Self::start_with("http://127.0.0.1:9", base_model).await
+        Self::start_with("http://127.0.0.1:9", base_model, |_| None).await
     }
 
-    async fn start_with(inference_url: &str, base_model: &str) -> Self {
+    /// An app that believes an identity provider, with settings that may name alice's and bob's projects.
+    pub(crate) async fn start_with_oidc(settings: impl FnOnce(&[Tenant; 2]) -> OidcConfig) -> Self {
+        let oidc = |tenants: &[Tenant; 2]| Some(settings(tenants));
+        Self::start_with("http://127.0.0.1:9", "tiny", oidc).await
+    }
+
+    async fn start_with(
+        inference_url: &str,
+        base_model: &str,
+        oidc: impl FnOnce(&[Tenant; 2]) -> Option<OidcConfig>,
+    ) -> Self {
         let database = TestDatabase::create().await.unwrap();
         let operator = database.store();
         register_base(&operator, base_model).await;
-        let [alice, bob] = seed_tenants(&operator, START).await.unwrap();
+        let tenants = seed_tenants(&operator, START).await.unwrap();
+        let oidc = oidc(&tenants).map(|settings| Oidc::new(settings).unwrap());
+        let [alice, bob] = tenants;
         let (folder, s3, objects) = bucket().await;
         let clock = ManualClock::new(START);
         let store = Store::connect(&database.url_as(store::migrate::API_LOGIN))
@@ -83,7 +99,7 @@ impl TestApp {
             clock: Clock::from(clock.clone()),
             pepper: pepper(),
             keyring: Some(keyring()),
-            oidc: None,
+            oidc,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             throttle: Throttle::new(Clock::from(clock.clone()), 1),
             trusts_proxy: false,
@@ -101,10 +117,11 @@ impl TestApp {
             alice: Client::new(&url, Some(&alice.api_key)),
             bob: Client::new(&url, Some(&bob.api_key)),
             admin: Client::new(&url, Some(&alice.admin_key)),
-            bob_admin: Client::new(&url, Some(&bob.admin_key)),
+            bobs_admin: Client::new(&url, Some(&bob.admin_key)),
             anonymous: Client::new(&url, None),
             alice_org: alice.org_id,
             alice_project: alice.project_id,
+            bob_project: bob.project_id,
             clock,
             objects,
             database,

@@ -13,14 +13,14 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// A running `attune up` and what it printed.
-struct Up {
+pub(crate) struct Up {
     process: Child,
     base_url: String,
     api_key: String,
 }
 
 impl Up {
-    fn start(data_dir: &Path) -> Self {
+    pub(crate) fn start(data_dir: &Path) -> Self {
         let mut process = attune(data_dir)
             .args(["up", "--port", "0", "--data-dir"])
             .arg(data_dir)
@@ -48,7 +48,7 @@ impl Up {
     }
 
     /// The status code of a GET, once the server listens.
-    fn get(&self, path: &str, key: &str) -> u16 {
+    pub(crate) fn get(&self, path: &str, key: &str) -> u16 {
         let host = self
             .base_url
             .trim_start_matches("http://")
@@ -63,7 +63,7 @@ impl Up {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.process);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
         self.process.wait().unwrap()
@@ -76,7 +76,7 @@ impl Up {
 }
 
 /// The binary, not knowing of models that happen to be in this machine's cache.
-fn attune(data_dir: &Path) -> Command {
+pub(crate) fn attune(data_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
     command.env("XDG_CACHE_HOME", data_dir.join("no-cache"));
     command
@@ -108,7 +108,7 @@ fn processes_of(data_dir: &Path) -> usize {
         .count()
 }
 
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 

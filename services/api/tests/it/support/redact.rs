@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-const IDS: [(&str, &str); 10] = [
+const IDS: [(&str, &str); 14] = [
     ("ftjob-", "[job]"),
     ("file-", "[file]"),
     ("ftevent-", "[event]"),
@@ -13,6 +13,10 @@ const IDS: [(&str, &str); 10] = [
     ("part_", "[part]"),
     ("batch_", "[batch]"),
     ("req_", "[request]"),
+    ("key_", "[key]"),
+    ("svc_acct_", "[service account]"),
+    ("user-", "[user]"),
+    ("cp_", "[permission]"),
 ];
 
 /// The same body with ids replaced by their kind.

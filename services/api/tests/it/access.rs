@@ -1,0 +1,214 @@
+//! What keys may do: their scopes and roles, and when they stop.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Form, TestApp};
+
+fn keys(app: &TestApp) -> String {
+    format!("/v1/organization/projects/{}/api_keys", app.alice_project)
+}
+
+/// A new key of alice's project and a client that holds it.
+async fn key(app: &TestApp, mut body: Value) -> (String, Client) {
+    body["name"] = json!("test");
+    let made = app.admin.post(&keys(app), &body).await.ok();
+    let secret = made["value"].as_str().unwrap();
+    let id = made["id"].as_str().unwrap().to_owned();
+    (id, app.anonymous.with_key(secret))
+}
+
+#[track_caller]
+fn refused(answer: &crate::support::Answer, code: &str) {
+    let (status, _, found) = answer.refusal();
+    assert_eq!(
+        (status, found.as_deref()),
+        (403, Some(code)),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_limited_to_its_scopes() {
+    let app = TestApp::start().await;
+    let (_, files) = key(&app, json!({"scopes": ["files"]})).await;
+    files.upload(Form::of("fine-tune", "{}")).await.ok();
+    files.get("/v1/files").await.ok();
+    for path in ["/v1/fine_tuning/jobs", "/v1/models"] {
+        refused(&files.get(path).await, "missing_scope");
+    }
+    refused(
+        &files.post("/v1/chat/completions", &json!({})).await,
+        "missing_scope",
+    );
+
+    let (_, jobs) = key(&app, json!({"scopes": ["jobs"]})).await;
+    jobs.get("/v1/fine_tuning/jobs").await.ok();
+    jobs.get("/v1/models").await.ok();
+    refused(&jobs.get("/v1/files").await, "missing_scope");
+
+    let (_, reader) = key(&app, json!({"scopes": ["read_only"]})).await;
+    reader.get("/v1/files").await.ok();
+    reader.get("/v1/fine_tuning/jobs").await.ok();
+    refused(
+        &reader.upload(Form::of("fine-tune", "{}")).await,
+        "missing_scope",
+    );
+    refused(
+        &reader.post("/v1/chat/completions", &json!({})).await,
+        "missing_scope",
+    );
+}
+
+#[tokio::test]
+async fn a_viewer_reads_and_a_member_deletes() {
+    let app = TestApp::start().await;
+    let file = app.alice.training_file().await;
+    let path = format!("/v1/files/{file}");
+    let (_, viewer) = key(&app, json!({"role": "viewer"})).await;
+    viewer.get(&path).await.ok();
+    refused(&viewer.delete(&path).await, "insufficient_role");
+    refused(
+        &viewer.delete("/v1/models/ft:none").await,
+        "insufficient_role",
+    );
+    let job = json!({"model": "tiny", "training_file": file});
+    refused(
+        &viewer.post("/v1/fine_tuning/jobs", &job).await,
+        "insufficient_role",
+    );
+    let (_, member) = key(&app, json!({"role": "member"})).await;
+    member.delete(&path).await.ok();
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_at_once_and_an_expired_one_on_time() {
+    let app = TestApp::start().await;
+    let (id, revoked) = key(&app, json!({})).await;
+    revoked.get("/v1/files").await.ok();
+    let gone = app.admin.delete(&format!("{}/{id}", keys(&app))).await.ok();
+    let expected =
+        json!({"id": id, "object": "organization.project.api_key.deleted", "deleted": true});
+    assert_eq!(gone, expected);
+    assert_eq!(revoked.get("/v1/files").await.status, 401);
+    assert_eq!(
+        app.admin.get(&format!("{}/{id}", keys(&app))).await.status,
+        404
+    );
+
+    let (_, expiring) = key(&app, json!({"expires_in_seconds": 60})).await;
+    expiring.get("/v1/files").await.ok();
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(expiring.get("/v1/files").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_rotated_key_keeps_its_rights_and_the_old_one_its_grace() {
+    let app = TestApp::start().await;
+    let (id, old) = key(&app, json!({"scopes": ["files"]})).await;
+    let path = format!("{}/{id}/rotate", keys(&app));
+    let made = app
+        .admin
+        .post(&path, &json!({"grace_seconds": 60}))
+        .await
+        .ok();
+    assert_eq!(made["scopes"], json!(["files"]));
+    let new = app.anonymous.with_key(made["value"].as_str().unwrap());
+    for client in [&old, &new] {
+        client.get("/v1/files").await.ok();
+        refused(&client.get("/v1/fine_tuning/jobs").await, "missing_scope");
+    }
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(old.get("/v1/files").await.status, 401);
+    new.get("/v1/files").await.ok();
+
+    let admin = app
+        .admin
+        .post("/v1/organization/admin_api_keys", &json!({"name": "a"}))
+        .await
+        .ok();
+    let path = format!(
+        "/v1/organization/admin_api_keys/{}/rotate",
+        admin["id"].as_str().unwrap()
+    );
+    let made = app
+        .admin
+        .post(&path, &json!({"grace_seconds": 0}))
+        .await
+        .ok();
+    for (secret, status) in [(&admin["value"], 401), (&made["value"], 200)] {
+        let client = app.anonymous.with_key(secret.as_str().unwrap());
+        assert_eq!(client.get("/v1/organization/projects").await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_shown_and_its_secret_is_not() {
+    let app = TestApp::start().await;
+    let (id, client) = key(&app, json!({})).await;
+    let path = format!("{}/{id}", keys(&app));
+    assert_eq!(app.admin.get(&path).await.ok()["last_used_at"], Value::Null);
+    client.get("/v1/files").await.ok();
+    let shown = app.admin.get(&path).await.ok();
+    assert_eq!(shown["last_used_at"], shown["created_at"]);
+    let listed = app.admin.get(&keys(&app)).await.ok().to_string();
+    assert!(
+        !listed.contains(client.key()) && !listed.contains("value\":\"sk-attune-\""),
+        "{listed}"
+    );
+    assert!(listed.contains(&client.key()[..18]), "{listed}");
+}
+
+#[tokio::test]
+async fn an_archived_project_lets_nobody_in() {
+    let app = TestApp::start().await;
+    let path = format!("/v1/organization/projects/{}", app.alice_project);
+    let archived = app
+        .admin
+        .post_text(&format!("{path}/archive"), "")
+        .await
+        .ok();
+    assert_eq!(archived["status"], "archived");
+    assert_eq!(app.alice.get("/v1/files").await.status, 401);
+    let refusal = app
+        .admin
+        .post(&keys(&app), &json!({"name": "x"}))
+        .await
+        .refusal();
+    assert_eq!(
+        (refusal.0, refusal.2.as_deref()),
+        (400, Some("project_archived"))
+    );
+    let list = app.admin.get("/v1/organization/projects").await.ok();
+    assert_eq!(list["data"], json!([]));
+    let list = app
+        .admin
+        .get("/v1/organization/projects?include_archived=true")
+        .await
+        .ok();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_key_cannot_be_is_named() {
+    let app = TestApp::start().await;
+    for (param, body) in [
+        ("name", json!({})),
+        ("role", json!({"name": "x", "role": "king"})),
+        ("scopes", json!({"name": "x", "scopes": ["admin"]})),
+        ("scopes", json!({"name": "x", "scopes": "files"})),
+        (
+            "expires_in_seconds",
+            json!({"name": "x", "expires_in_seconds": 0}),
+        ),
+    ] {
+        let refusal = app.admin.post(&keys(&app), &body).await.refusal();
+        assert_eq!(
+            (refusal.0, refusal.1.as_deref()),
+            (400, Some(param)),
+            "{body}"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! The organization's endpoints, as its administrator uses them.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestApp, redacted};
+
+const PROJECTS: &str = "/v1/organization/projects";
+
+fn id(object: &Value) -> String {
+    object["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_project_is_made_listed_and_renamed() {
+    let app = TestApp::start().await;
+    let made = app
+        .admin
+        .post(PROJECTS, &json!({"name": "Legal"}))
+        .await
+        .ok();
+    insta::assert_json_snapshot!(redacted(&made), @r#"
+    {
+      "archived_at": null,
+      "created_at": 1795521600,
+      "id": "[project]",
+      "name": "Legal",
+      "object": "organization.project",
+      "status": "active"
+    }
+    "#);
+    // Names may repeat.
+    let again = app
+        .admin
+        .post(PROJECTS, &json!({"name": "Legal"}))
+        .await
+        .ok();
+    assert_ne!(id(&made), id(&again));
+    let path = format!("{PROJECTS}/{}", id(&made));
+    let renamed = app.admin.post(&path, &json!({"name": "Tax"})).await.ok();
+    assert_eq!(renamed["name"], "Tax");
+    assert_eq!(app.admin.get(&path).await.ok(), renamed);
+
+    let first = app.admin.get(&format!("{PROJECTS}?limit=2")).await.ok();
+    assert_eq!(
+        (first["has_more"].clone(), first["first_id"].clone()),
+        (json!(true), json!(id(&again)))
+    );
+    let after = first["last_id"].as_str().unwrap();
+    let second = app
+        .admin
+        .get(&format!("{PROJECTS}?limit=2&after={after}"))
+        .await
+        .ok();
+    assert_eq!(second["has_more"], false);
+    assert_eq!(second["data"][0]["id"], app.alice_project.to_string());
+}
+
+#[tokio::test]
+async fn a_service_account_works_until_it_is_deleted() {
+    let app = TestApp::start().await;
+    let path = format!("{PROJECTS}/{}/service_accounts", app.alice_project);
+    let mut made = app.admin.post(&path, &json!({"name": "ci"})).await.ok();
+    let secret = made["api_key"]["value"].as_str().unwrap().to_owned();
+    made["api_key"]["value"] = json!("[secret]");
+    insta::assert_json_snapshot!(redacted(&made), @r#"
+    {
+      "api_key": {
+        "created_at": 1795521600,
+        "expires_at": null,
+        "id": "[key]",
+        "name": "Secret Key",
+        "object": "organization.project.service_account.api_key",
+        "value": "[secret]"
+      },
+      "created_at": 1795521600,
+      "id": "[service account]",
+      "name": "ci",
+      "object": "organization.project.service_account",
+      "role": "member"
+    }
+    "#);
+    let ci = app.anonymous.with_key(&secret);
+    ci.training_file().await;
+    let keys = format!("{PROJECTS}/{}/api_keys", app.alice_project);
+    let listed = app.admin.get(&keys).await.ok();
+    assert_eq!(listed["data"][0]["owner"]["service_account_id"], made["id"]);
+    let own = format!("{path}/{}", id(&made));
+    assert_eq!(app.admin.get(&own).await.ok()["name"], "ci");
+    app.admin.delete(&own).await.ok();
+    assert_eq!(ci.get("/v1/files").await.status, 401);
+    assert_eq!(app.admin.get(&own).await.status, 404);
+    assert_eq!(app.admin.get(&path).await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_viewing_service_account_only_reads() {
+    let app = TestApp::start().await;
+    let path = format!("{PROJECTS}/{}/service_accounts", app.alice_project);
+    let made = app
+        .admin
+        .post(&path, &json!({"name": "board", "role": "viewer"}))
+        .await
+        .ok();
+    let board = app
+        .anonymous
+        .with_key(made["api_key"]["value"].as_str().unwrap());
+    board.get("/v1/fine_tuning/jobs").await.ok();
+    assert_eq!(board.delete("/v1/models/ft:x").await.status, 403);
+    let body = json!({"name": "later", "create_service_account_only": true});
+    assert_eq!(
+        app.admin.post(&path, &body).await.ok()["api_key"],
+        Value::Null
+    );
+}
+
+#[tokio::test]
+async fn users_are_added_to_projects_and_removed_from_everything() {
+    let app = TestApp::start().await;
+    let members = format!("{PROJECTS}/{}/users", app.alice_project);
+    let ada = json!({"email": "Ada@Example.com", "role": "viewer"});
+    let made = app.admin.post(&members, &ada).await.ok();
+    insta::assert_json_snapshot!(redacted(&made), @r#"
+    {
+      "added_at": 1795521600,
+      "email": "ada@example.com",
+      "id": "[user]",
+      "name": "ada",
+      "object": "organization.project.user",
+      "role": "viewer"
+    }
+    "#);
+    let in_project = format!("{members}/{}", id(&made));
+    let changed = app
+        .admin
+        .post(&in_project, &json!({"role": "owner"}))
+        .await
+        .ok();
+    assert_eq!(changed["role"], "owner");
+    assert_eq!(app.admin.get(&members).await.ok()["data"], json!([changed]));
+
+    let user = format!("/v1/organization/users/{}", id(&made));
+    assert_eq!(
+        app.admin.get(&user).await.ok()["object"],
+        "organization.user"
+    );
+    let owner = app.admin.post(&user, &json!({"role": "owner"})).await.ok();
+    assert_eq!(owner["role"], "owner");
+    let refusal = app
+        .admin
+        .post(&user, &json!({"role": "viewer"}))
+        .await
+        .refusal();
+    assert_eq!((refusal.0, refusal.1.as_deref()), (400, Some("role")));
+
+    app.admin.delete(&in_project).await.ok();
+    assert_eq!(app.admin.get(&in_project).await.status, 404);
+    let by_id = json!({"user_id": id(&made), "role": "member"});
+    app.admin.post(&members, &by_id).await.ok();
+    app.admin.delete(&user).await.ok();
+    assert_eq!(app.admin.get(&user).await.status, 404);
+    assert_eq!(app.admin.get(&members).await.ok()["data"], json!([]));
+    assert_eq!(
+        app.admin
+            .post(&members, &by_id)
+            .await
+            .refusal()
+            .1
+            .as_deref(),
+        Some("user_id")
+    );
+}
+
+#[tokio::test]
+async fn an_admin_key_is_shown_once_and_revokes_itself() {
+    let app = TestApp::start().await;
+    let path = "/v1/organization/admin_api_keys";
+    let made = app.admin.post(path, &json!({"name": "ops"})).await.ok();
+    let ops = app.anonymous.with_key(made["value"].as_str().unwrap());
+    let own = format!("{path}/{}", id(&made));
+    let shown = ops.get(&own).await.ok();
+    assert_eq!(shown["object"], "organization.admin_api_key");
+    assert_eq!(shown.get("value"), None);
+    assert_eq!(
+        ops.get(path).await.ok()["data"].as_array().unwrap().len(),
+        2
+    );
+    ops.delete(&own).await.ok();
+    assert_eq!(ops.get(path).await.status, 401);
+}
