@@ -124,10 +124,13 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
 /// The same for the routes of organizations.
 fn org_case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
-        ("GET", "/v1/organization/projects" | "/v1/organization/users")
-        | ("GET", "/v1/organization/admin_api_keys" | "/v1/organization/audit_logs") => {
-            Case::OrgList
-        }
+        (
+            "GET",
+            "/v1/organization/projects"
+            | "/v1/organization/users"
+            | "/v1/organization/admin_api_keys"
+            | "/v1/organization/audit_logs",
+        ) => Case::OrgList,
         // No list but lines, which the test of the log itself looks through.
         ("GET", "/v1/organization/audit_logs/export") => Case::OrgNamesNothing,
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {

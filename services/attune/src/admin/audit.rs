@@ -68,12 +68,11 @@ pub(super) async fn act(command: &AuditCommand, store: &Store) -> Result<Option<
 async fn verify(args: &VerifyArgs, store: &Store) -> Result<Answer> {
     let head = args.head.as_deref().map(hash).transpose()?;
     let mut tx = store.operator_tx().await?;
-    let orgs = match &args.org {
-        Some(name) => vec![organization(&mut tx, name).await?.id],
-        None => {
-            let heads = listing::heads(&mut tx).await?;
-            heads.into_iter().map(|(org_id, _)| org_id).collect()
-        }
+    let orgs = if let Some(name) = &args.org {
+        vec![organization(&mut tx, name).await?.id]
+    } else {
+        let heads = listing::heads(&mut tx).await?;
+        heads.into_iter().map(|(org_id, _)| org_id).collect()
     };
     tx.commit().await?;
     let mut verified = Vec::with_capacity(orgs.len());

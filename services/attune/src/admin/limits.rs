@@ -17,7 +17,7 @@ use super::{Answer, operator};
 
 /// A number, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(Option<u64>);
+pub(super) struct Limit(Option<u64>);
 
 impl FromStr for Limit {
     type Err = String;
