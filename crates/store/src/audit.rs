@@ -57,6 +57,10 @@ pub struct Act {
 
 impl Act {
     /// That `action` was done to an object.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "ids are copied and names borrowed: a call is one line"
+    )]
     pub fn new(action: &'static str, object_kind: &'static str, object_id: impl ToString) -> Self {
         Self {
             action,

@@ -253,14 +253,37 @@ pub async fn admit_bytes(tx: &mut TenantTx, added: u64) -> Result<(), StoreError
 ///
 /// # Errors
 /// [`StoreError::Quota`] if not one does, or not as many as `wanted`.
-pub async fn room(tx: &mut TenantTx, wanted: u64) -> Result<Option<u64>, StoreError> {
+pub async fn room(tx: &mut TenantTx, wanted: u64) -> Result<Option<Room>, StoreError> {
     let Some(max) = own(tx).await?.max_storage_bytes else {
         return Ok(None);
     };
     let used = storage_bytes(tx).await?;
-    match max.checked_sub(used) {
-        Some(room) if room >= wanted.max(1) => Ok(Some(room)),
-        _ => Err(QuotaExceeded::StorageBytes { max, used }.into()),
+    let room = Room { max, used };
+    if room.bytes() < wanted.max(1) {
+        return Err(room.exceeded().into());
+    }
+    Ok(Some(room))
+}
+
+/// What is left of what a project may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    max: u64,
+    used: u64,
+}
+
+impl Room {
+    /// How many bytes fit.
+    pub fn bytes(&self) -> u64 {
+        self.max.saturating_sub(self.used)
+    }
+
+    /// What to say to whoever needs more.
+    pub fn exceeded(&self) -> QuotaExceeded {
+        QuotaExceeded::StorageBytes {
+            max: self.max,
+            used: self.used,
+        }
     }
 }
 
@@ -275,6 +298,7 @@ pub async fn storage_bytes(tx: &mut TenantTx) -> Result<u64, StoreError> {
     from_bigint("number of bytes", bytes.unwrap_or(0))
 }
 
+#[expect(clippy::struct_field_names, reason = "they are the columns")]
 struct QuotaRow {
     max_queued_jobs: Option<i64>,
     max_storage_bytes: Option<i64>,

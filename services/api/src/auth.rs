@@ -7,9 +7,11 @@
 pub mod access;
 mod caller;
 pub mod oidc;
+mod origin;
 mod sign_in;
 
 pub use caller::Caller;
+pub use origin::Origin;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -17,6 +19,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use domain::{OrgId, OrgRole, ProjectId, Role, Scopes};
 use store::api_keys::{self, Principal};
+use store::audit::Actor;
 
 use self::access::Access;
 use self::sign_in::{Opened, SignedIn};
@@ -39,6 +42,8 @@ pub struct Tenant {
     pub org_slug: String,
     /// Who calls.
     pub caller: Caller,
+    /// From where.
+    pub origin: Origin,
     /// What they are in the project.
     pub role: Role,
     /// What their key is limited to.
@@ -52,6 +57,22 @@ pub struct Administrator {
     pub org_id: OrgId,
     /// Who calls.
     pub caller: Caller,
+    /// From where.
+    pub origin: Origin,
+}
+
+impl Tenant {
+    /// Who calls, as the audit log writes it.
+    pub fn actor(&self) -> Actor {
+        self.origin.actor(self.org_id, &self.caller)
+    }
+}
+
+impl Administrator {
+    /// Who calls, as the audit log writes it.
+    pub fn actor(&self) -> Actor {
+        self.origin.actor(self.org_id, &self.caller)
+    }
 }
 
 impl FromRequestParts<AppState> for Tenant {
@@ -59,11 +80,16 @@ impl FromRequestParts<AppState> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let access = Access::of_request(parts)?;
+        let origin = Origin::of(parts, state.trusts_proxy);
         let tenant = match Identity::of(&parts.headers, state).await? {
-            Identity::Key(key) => of_key(key)?,
-            Identity::User(user) => of_user(user, &parts.headers)?,
+            Identity::Key(key) => of_key(key, origin)?,
+            Identity::User(user) => of_user(user, origin, &parts.headers)?,
         };
         access.admit(tenant.role, &tenant.scopes)?;
+        state
+            .throttle
+            .admit(&state.store, tenant.project_id)
+            .await?;
         Ok(tenant)
     }
 }
@@ -72,6 +98,7 @@ impl FromRequestParts<AppState> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let origin = Origin::of(parts, state.trusts_proxy);
         if Access::of_request(parts)? != Access::Organization {
             return Err(ApiError::internal(format!(
                 "`{}` is no route for administrators by auth/access.rs",
@@ -82,9 +109,10 @@ impl FromRequestParts<AppState> for Administrator {
             Identity::Key(key) if key.project_id.is_none() => Ok(Self {
                 org_id: key.org_id,
                 caller: caller(&key),
+                origin,
             }),
             Identity::Key(_) => Err(ApiError::admin_key_needed()),
-            Identity::User(user) => administrator(user, &parts.headers),
+            Identity::User(user) => administrator(user, origin, &parts.headers),
         }
     }
 }
@@ -122,11 +150,12 @@ fn caller(key: &Principal) -> Caller {
     }
 }
 
-fn of_key(key: Principal) -> Result<Tenant, ApiError> {
+fn of_key(key: Principal, origin: Origin) -> Result<Tenant, ApiError> {
     Ok(Tenant {
         project_id: key.project_id.ok_or_else(ApiError::admin_key)?,
         org_id: key.org_id,
         caller: caller(&key),
+        origin,
         org_slug: key.org_slug,
         role: key.role,
         scopes: key.scopes,
@@ -134,7 +163,7 @@ fn of_key(key: Principal) -> Result<Tenant, ApiError> {
 }
 
 /// The project that the header names, or the one that is meant without it.
-fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant, ApiError> {
     let chosen = match named(headers, PROJECT_HEADER) {
         Some(name) => {
             let missing = || ApiError::not_found(Thing::Project, name).param("OpenAI-Project");
@@ -150,6 +179,7 @@ fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
         org_id: chosen.project.org_id,
         org_slug: chosen.project.org_slug,
         caller: chosen.caller,
+        origin,
         role: chosen.role,
         scopes: Scopes::default(),
     })
@@ -170,7 +200,11 @@ fn only_project(user: SignedIn) -> Result<Opened, ApiError> {
 }
 
 /// The organization that the header names, or the one that has known the user longest, of those that they own.
-fn administrator(user: SignedIn, headers: &HeaderMap) -> Result<Administrator, ApiError> {
+fn administrator(
+    user: SignedIn,
+    origin: Origin,
+    headers: &HeaderMap,
+) -> Result<Administrator, ApiError> {
     let name = named(headers, ORGANIZATION_HEADER);
     let owned = user.users.into_iter().find(|user| {
         user.role == OrgRole::Owner && name.is_none_or(|name| user.org_id.to_string() == name)
@@ -182,6 +216,7 @@ fn administrator(user: SignedIn, headers: &HeaderMap) -> Result<Administrator, A
             id: user.id,
             email: user.email,
         },
+        origin,
     })
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use domain::ProjectId;
@@ -21,6 +21,7 @@ use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::RawBody;
 use crate::openapi::ServerSentEvent;
+use crate::throttle::{self, TokenHold, metered};
 use crate::{AppState, answer};
 
 /// Beyond this the inference service is as good as away.
@@ -117,12 +118,63 @@ pub async fn create_chat_completion(
     body: RawBody,
 ) -> Result<Response, ApiError> {
     check(&body.value)?;
+    let hold = Hold::take(&state, tenant.project_id, &body.value)?;
     let answer = state
         .inference
         .send(tenant.project_id, &answer::request_id(), body.bytes)
         .await
-        .map_err(ApiError::unavailable)?;
-    checked(answer).map(passed_through)
+        .map_err(ApiError::unavailable);
+    match answer.and_then(checked) {
+        Ok(answer) if answer.status().is_success() => Ok(hold.meter(passed_through(answer))),
+        // Nothing was computed for a request that was not taken.
+        refused => {
+            hold.refund();
+            refused.map(passed_through)
+        }
+    }
+}
+
+/// The tokens that a chat is expected to take, if its project's are limited.
+struct Hold {
+    tokens: Option<TokenHold>,
+    prompt_tokens: u64,
+}
+
+impl Hold {
+    fn take(state: &AppState, project_id: ProjectId, request: &Value) -> Result<Self, ApiError> {
+        let expected = throttle::estimate(request);
+        Ok(Self {
+            tokens: state.throttle.hold_tokens(project_id, expected)?,
+            prompt_tokens: throttle::prompt(request),
+        })
+    }
+
+    fn refund(self) {
+        if let Some(tokens) = self.tokens {
+            tokens.refund();
+        }
+    }
+
+    /// Settles by what passes.
+    fn meter(self, response: Response) -> Response {
+        let Some(tokens) = self.tokens else {
+            return response;
+        };
+        let is_stream = is_stream(response.headers());
+        let (parts, body) = response.into_parts();
+        let bytes = metered(
+            body.into_data_stream(),
+            tokens,
+            self.prompt_tokens,
+            is_stream,
+        );
+        Response::from_parts(parts, Body::from_stream(bytes))
+    }
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// The answer, unless it says that something is wrong on our side of the walls.
@@ -169,11 +221,7 @@ pub(crate) fn passed_through(answer: reqwest::Response) -> Response {
             response.headers_mut().insert(name, value.clone());
         }
     }
-    let is_stream = answer
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    if is_stream {
+    if is_stream(answer.headers()) {
         response
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -40,6 +40,11 @@ pub struct Config {
     pub internal_token: String,
     /// Where to listen (`ATTUNE_LISTEN`).
     pub listen: SocketAddr,
+    /// Processes of this service that share the load (`ATTUNE_API_REPLICAS`).
+    pub replicas: u32,
+    /// Whether `x-forwarded-for` is believed (`ATTUNE_TRUSTED_PROXY=1`): only where every request comes through a proxy
+    /// that sets it.
+    pub trusts_proxy: bool,
     /// The largest file a tenant may upload (`ATTUNE_MAX_FILE_BYTES`).
     pub max_file_bytes: u64,
 }
@@ -96,9 +101,23 @@ impl Config {
             listen: listen
                 .parse()
                 .with_context(|| format!("ATTUNE_LISTEN is `{listen}`, which is not host:port"))?,
+            replicas: replicas(variable("ATTUNE_API_REPLICAS").as_deref())?,
+            trusts_proxy: switch(&variable, "ATTUNE_TRUSTED_PROXY")?,
             max_file_bytes,
         })
     }
+}
+
+/// Reads `ATTUNE_API_REPLICAS`.
+///
+/// # Errors
+/// It is no number of processes.
+fn replicas(text: Option<&str>) -> anyhow::Result<u32> {
+    let Some(text) = text else { return Ok(1) };
+    let replicas = text.parse().ok().filter(|replicas| *replicas > 0);
+    replicas.with_context(|| {
+        format!("ATTUNE_API_REPLICAS is `{text}`, which is no number of processes")
+    })
 }
 
 /// A setting that is on or off. A word that is neither is no reason to guess: this opens a door.
@@ -157,6 +176,8 @@ mod tests {
             ("ATTUNE_INTERNAL_TOKEN", None),
             ("ATTUNE_LISTEN", Some("8080")),
             ("ATTUNE_MAX_FILE_BYTES", Some("0")),
+            ("ATTUNE_API_REPLICAS", Some("0")),
+            ("ATTUNE_TRUSTED_PROXY", Some("yes")),
             ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
             ("ATTUNE_WEBHOOK_ALLOW_PRIVATE", Some("maybe")),
             ("ATTUNE_SECRET_KEYS_FILE", Some("/no/such/file")),

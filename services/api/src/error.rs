@@ -127,6 +127,8 @@ pub enum Thing {
     Permission,
     /// An address that is told of events.
     WebhookEndpoint,
+    /// The limits of a project.
+    RateLimit,
 }
 
 impl Thing {
@@ -143,6 +145,7 @@ impl Thing {
             Self::User => "user",
             Self::Permission => "permission",
             Self::WebhookEndpoint => "webhook endpoint",
+            Self::RateLimit => "rate limit",
         }
     }
 
@@ -159,6 +162,7 @@ impl Thing {
             Self::User => "user_not_found",
             Self::Permission => "permission_not_found",
             Self::WebhookEndpoint => "webhook_endpoint_not_found",
+            Self::RateLimit => "rate_limit_not_found",
         }
     }
 

@@ -4,6 +4,7 @@
 //! service's. Every handler that reaches tenant data takes a [`auth::Tenant`] first.
 
 pub mod answer;
+pub mod audit_logs;
 pub mod auth;
 pub mod batches;
 pub mod chat;
@@ -23,12 +24,14 @@ pub mod organization;
 pub mod page;
 pub mod permissions;
 mod random;
+pub mod rate_limits;
 pub mod router;
 mod serve;
 mod state;
 pub mod sweeper;
 mod telemetry;
 mod text_models;
+pub mod throttle;
 pub mod uploads;
 pub mod webhooks;
 

@@ -6,8 +6,9 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use domain::{PermissionId, ProjectId};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::OrgTx;
+use store::audit::{self, Act};
 use store::permissions::{self, Permission, PermissionListing, PermittedModel};
 use utoipa::ToSchema;
 
@@ -136,6 +137,16 @@ pub async fn create_permissions(
         let permission = permissions::create(&mut tx, &model, id, state.clock.now()).await?;
         created.push(PermissionObject::from(permission));
     }
+    for permission in &created {
+        let details = json!({"model": named.model, "project_id": permission.project_id});
+        let act = Act::new(
+            "checkpoint.permission.created",
+            "checkpoint.permission",
+            &permission.id,
+        );
+        let act = act.details(details);
+        audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
+    }
     tx.commit().await?;
     Ok(list_page(created, false, |each| each.id.clone()))
 }
@@ -222,6 +233,8 @@ pub async fn delete_permission(
     if !permissions::delete(&mut tx, &model, id).await? {
         return Err(missing());
     }
+    let act = Act::new("checkpoint.permission.deleted", "checkpoint.permission", id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of("checkpoint.permission", &id)))
 }

@@ -11,8 +11,8 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, batches, chat, docs, files, graders, health, jobs, models, organization,
-    permissions, telemetry, uploads, webhooks,
+    AppState, answer, audit_logs, batches, chat, docs, files, graders, health, jobs, models,
+    organization, permissions, rate_limits, telemetry, throttle, uploads, webhooks,
 };
 
 /// One method on one path, and what its handler's `#[utoipa::path]` says of it.
@@ -109,6 +109,10 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::retrieve_project_user),
     route!(POST "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::modify_project_user),
     route!(DELETE "/v1/organization/projects/{project_id}/users/{user_id}" => organization::members::delete_project_user),
+    route!(GET "/v1/organization/projects/{project_id}/rate_limits" => rate_limits::list_rate_limits),
+    route!(POST "/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}" => rate_limits::modify_rate_limit),
+    route!(GET "/v1/organization/audit_logs" => audit_logs::list_audit_logs),
+    route!(GET "/v1/organization/audit_logs/export" => audit_logs::export::export_audit_logs),
     route!(GET "/v1/organization/users" => organization::users::list_users),
     route!(GET "/v1/organization/users/{user_id}" => organization::users::retrieve_user),
     route!(POST "/v1/organization/users/{user_id}" => organization::users::modify_user),
@@ -146,6 +150,7 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
         // Each handler that reads a body bounds it by itself, and answers in the error body.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(answer::after_panic))
+        .layer(from_fn(throttle::show))
         .layer(from_fn(answer::dress))
 }
 

@@ -1,6 +1,7 @@
 //! From settings to a running server, and to its end.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +20,7 @@ use crate::feed::Feed;
 use crate::state::{AppState, Limits};
 use crate::sweeper::Sweeper;
 use crate::text_models::TextModels;
+use crate::throttle::Throttle;
 use crate::webhooks::deliver::Deliverer;
 use crate::webhooks::target::Lookup;
 use crate::{Config, router, webhooks};
@@ -55,7 +57,8 @@ pub async fn serve(
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let serving = axum::serve(listener, router(state.clone()))
+    let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service)
         .with_graceful_shutdown(signal)
         .into_future();
     let overdue = async {
@@ -98,6 +101,8 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
             .context("the client of the inference service could not be set up")?,
         webhooks: webhooks::Sender::new(config.webhook_targets, Lookup::system())
             .context("the client of webhooks could not be set up")?,
+        throttle: Throttle::new(Clock::system(), config.replicas),
+        trusts_proxy: config.trusts_proxy,
         limits: Limits {
             max_file_bytes: config.max_file_bytes,
         },

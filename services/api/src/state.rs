@@ -11,6 +11,7 @@ use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
 use crate::text_models::TextModels;
+use crate::throttle::Throttle;
 use crate::webhooks;
 
 /// Handles to everything a handler may need. Cheap to clone.
@@ -30,6 +31,10 @@ pub struct AppState {
     pub oidc: Option<Oidc>,
     /// The way to the inference service.
     pub inference: InferenceClient,
+    /// Requests and tokens per minute, of projects that have a limit.
+    pub throttle: Throttle,
+    /// Whether requests come through a proxy that says truly whom it speaks for.
+    pub trusts_proxy: bool,
     /// The textual halves of base models.
     pub texts: TextModels,
     /// Which jobs have news, for streams of events.

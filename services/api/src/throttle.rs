@@ -30,7 +30,7 @@ use crate::error::ApiError;
 
 pub use self::hold::TokenHold;
 pub use self::meter::estimate;
-pub(crate) use self::meter::metered;
+pub(crate) use self::meter::{metered, prompt};
 
 /// How long limits are taken to be what they were.
 const LIMITS_LAST: Duration = Duration::from_secs(5);

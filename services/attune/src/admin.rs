@@ -4,18 +4,22 @@
 //! that `DATABASE_URL` names with a login that may do all this. Answers go to standard output, with `--json` exactly
 //! one JSON document; everything else goes to standard error.
 
+mod audit;
 mod installation;
 mod key;
+mod limits;
 mod org;
 mod project;
+mod secrets;
 mod user;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use domain::Clock;
+use domain::{Clock, OrgId};
 use serde_json::Value;
+use store::audit::Actor;
 
 use self::installation::Installation;
 use crate::print;
@@ -35,6 +39,12 @@ pub enum AdminCommand {
     /// The keys that open a project or administer an organization
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Who did what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// What tenants' secrets are sealed with
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
 }
 
 /// What every one of these commands takes.
@@ -95,14 +105,37 @@ pub async fn run(command: AdminCommand) -> Result<()> {
         AdminCommand::Project(command) => command.common(),
         AdminCommand::User(command) => command.common(),
         AdminCommand::Key(command) => command.common(),
+        AdminCommand::Audit(command) => command.common(),
+        AdminCommand::Secrets(command) => command.common(),
     };
     let as_json = common.json;
     let installation = Installation::open(common.data_dir.as_deref()).await?;
-    let answer = act(&command, &installation).await;
+    let answer = match &command {
+        AdminCommand::Audit(command) => audit::act(command, &installation.store).await,
+        AdminCommand::Secrets(command) => secrets::act(command, &installation).await.map(Some),
+        command => act(command, &installation).await.map(Some),
+    };
     installation.close().await;
-    let Answer { json, text } = answer?;
+    let Some(Answer { json, text }) = answer? else {
+        return Ok(());
+    };
     print::line(&if as_json { json.to_string() } else { text });
     Ok(())
+}
+
+/// Who is at this terminal, as the audit log writes it.
+fn operator(org_id: OrgId) -> Actor {
+    let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    let name = name.unwrap_or_else(|_| "operator".to_owned());
+    Actor {
+        org_id,
+        kind: "operator".to_owned(),
+        id: name.clone(),
+        name,
+        key_id: None,
+        address: None,
+        request_id: None,
+    }
 }
 
 /// One transaction: what fails half-way leaves nothing.
@@ -114,6 +147,9 @@ async fn act(command: &AdminCommand, installation: &Installation) -> Result<Answ
         AdminCommand::Project(command) => project::act(command, &mut tx, installation, now).await,
         AdminCommand::User(command) => user::act(command, &mut tx, now).await,
         AdminCommand::Key(command) => key::act(command, &mut tx, installation, now).await,
+        AdminCommand::Audit(_) | AdminCommand::Secrets(_) => {
+            unreachable!("they have transactions of their own")
+        }
     }?;
     tx.commit().await?;
     Ok(answer)

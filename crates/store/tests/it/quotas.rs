@@ -106,7 +106,8 @@ async fn uploads_at_once_store_no_more_than_fits(pool: PgPool) {
 
     let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
     assert_eq!(quotas::storage_bytes(&mut tx).await.unwrap(), 9);
-    assert_eq!(quotas::room(&mut tx, 1).await.unwrap(), Some(1));
+    let room = quotas::room(&mut tx, 1).await.unwrap().unwrap();
+    assert_eq!(room.bytes(), 1);
     assert!(quotas::room(&mut tx, 2).await.is_err());
     sqlx::query("DELETE FROM files WHERE project_id = $1")
         .bind(acme.project_id.0)

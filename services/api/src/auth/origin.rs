@@ -15,7 +15,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Where a request came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
+pub struct Origin {
     address: Option<IpAddr>,
     request_id: String,
 }
@@ -49,7 +49,9 @@ impl Origin {
             id,
             name: caller.name().to_owned(),
             key_id,
-            address: self.address.map(|address| address.to_canonical().to_string()),
+            address: self
+                .address
+                .map(|address| address.to_canonical().to_string()),
             request_id: Some(self.request_id.clone()),
         }
     }
@@ -91,7 +93,11 @@ mod tests {
             (&["2001:db8::1"], true, "2001:db8::1"),
             (&["unknown"], true, "192.0.2.1"),
         ] {
-            assert_eq!(address(headers, trusts_proxy).as_deref(), Some(expected), "{headers:?}");
+            assert_eq!(
+                address(headers, trusts_proxy).as_deref(),
+                Some(expected),
+                "{headers:?}"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use domain::BatchId;
+use store::audit::{self, Act};
 use store::batches;
 
 use super::BatchObject;
@@ -34,6 +35,13 @@ pub async fn cancel_batch(
     let batch = batch.ok_or_else(|| ApiError::not_found(Thing::Batch, &id.to_string()))?;
     let batch = batch.cancel(state.clock.now())?;
     batches::save(&mut tx, &batch).await?;
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("batch.cancelled", "batch", id),
+        state.clock.now(),
+    )
+    .await?;
     tx.commit().await?;
     Ok(Json(batch.into()))
 }

@@ -8,6 +8,7 @@ use domain::batch::{COMPLETION_WINDOW, Counts, Times, Usage, WINDOW};
 use domain::limits::{MAX_BATCH_BYTES, MAX_OPEN_BATCHES};
 use domain::{Batch, BatchId, BatchStatus, FieldError, FileId};
 use serde_json::Value;
+use store::audit::{self, Act};
 use store::files::{self, File, FileStatus};
 use store::{TenantTx, batches};
 use time::OffsetDateTime;
@@ -92,6 +93,8 @@ pub async fn create_batch(
     batches::create(&mut tx, &batch).await?;
     let (id, project_id) = (batch.id, batch.project_id);
     let answer = once.keep(&mut tx, &BatchObject::from(batch)).await?;
+    let act = Act::new("batch.created", "batch", id);
+    audit::record(&mut tx, &tenant.actor(), &act, now).await?;
     tx.commit().await?;
     metrics::counter!("attune_batches_created_total").increment(1);
     tracing::info!(batch.id = %id, project.id = %project_id, "Created batch `{id}`");

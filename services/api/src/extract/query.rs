@@ -74,6 +74,14 @@ impl Params {
         text.parse().map(Some).map_err(|_| unknown_cursor())
     }
 
+    /// The values of a list parameter: `name[]=value`, or `name=value`, any number of times.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter_map(move |(key, value)| {
+            let key = key.strip_suffix("[]").unwrap_or(key);
+            (key == name && !value.is_empty()).then_some(value.as_str())
+        })
+    }
+
     /// The pairs of a map parameter: `name[key]=value`. An empty value is a value.
     pub fn map<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.iter().filter_map(move |(key, value)| {

@@ -5,7 +5,9 @@ use axum::extract::{Multipart, Request, State};
 use axum::response::Response;
 use domain::FileId;
 use serde_json::{Value, json};
+use store::audit::{self, Act};
 use store::files::{self, File};
+use store::quotas::{self, Room};
 
 use super::FileObject;
 use super::form::{FileUpload, Form, StoredFile};
@@ -41,7 +43,10 @@ async fn upload(
     request: Request,
 ) -> Result<Response, ApiError> {
     let mut incoming = Incoming::open(request, "file", state.limits.max_file_bytes).await?;
-    let received = receive(&state, &tenant, &mut incoming.form).await;
+    let received = match room(&state, &tenant, incoming.least_bytes()).await {
+        Ok(room) => receive(&state, &tenant, room, &mut incoming.form).await,
+        Err(refused) => Err(refused),
+    };
     let file = incoming.settle(received).await?;
 
     // When this fails, the object is an orphan: whether the commit went through cannot be known here, and a row
@@ -60,20 +65,22 @@ async fn upload(
         }
     };
     files::create(&mut tx, &file).await?;
-    let size_bytes = file.size_bytes;
+    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
+        drop(tx);
+        give_up(&state, &file).await;
+        return Err(refused.into());
+    }
+    let (size_bytes, act, now) = (file.size_bytes, created(&file), file.created_at);
     let answer = once.keep(&mut tx, &FileObject::from(file)).await?;
+    audit::record(&mut tx, &tenant.actor(), &act, now).await?;
     tx.commit().await?;
     metrics::counter!("attune_uploaded_bytes_total").increment(size_bytes);
     Ok(answer)
 }
 
 async fn give_up(state: &AppState, file: &File) {
-    let destination = Destination {
-        objects: &state.objects,
-        key: &keys::file(file.project_id, file.id),
-        max_bytes: state.limits.max_file_bytes,
-    };
-    destination.give_up().await;
+    let key = keys::file(file.project_id, file.id);
+    destination(state, &key, None).give_up().await;
 }
 
 /// What tells one upload from another. The form's bytes do not: clients draw a new boundary for each try.
@@ -89,20 +96,39 @@ fn said(file: &File) -> Value {
     })
 }
 
+/// How much fits into what the project may store, before anything is. Another upload may take it meanwhile, so it is
+/// checked again with the row.
+async fn room(state: &AppState, tenant: &Tenant, wanted: u64) -> Result<Option<Room>, ApiError> {
+    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    Ok(quotas::room(&mut tx, wanted).await?)
+}
+
+fn destination<'a>(state: &'a AppState, key: &'a str, room: Option<Room>) -> Destination<'a> {
+    let room = room.map_or(u64::MAX, |room| room.bytes());
+    Destination {
+        objects: &state.objects,
+        key,
+        max_bytes: state.limits.max_file_bytes.min(room),
+    }
+}
+
+/// What the audit log keeps of a new file.
+pub(crate) fn created(file: &File) -> Act {
+    let details = json!({"purpose": file.purpose, "bytes": file.size_bytes, "sha256": file.sha256});
+    Act::new("file.created", "file", file.id).details(details)
+}
+
 /// The file, its object stored. After an error nothing is.
 async fn receive(
     state: &AppState,
     tenant: &Tenant,
+    room: Option<Room>,
     multipart: &mut Multipart,
 ) -> Result<File, ApiError> {
     let id = FileId::new();
     let key = keys::file(tenant.project_id, id);
-    let destination = Destination {
-        objects: &state.objects,
-        key: &key,
-        max_bytes: state.limits.max_file_bytes,
-    };
-    let mut form = Form::default();
+    let destination = destination(state, &key, room);
+    let mut form = Form::within(room);
     let read = form.read(multipart, &destination).await;
     let was_stored = form.file.is_some();
     let file = read.and_then(|()| described(form, id, tenant, state.clock.now()));

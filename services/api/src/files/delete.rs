@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::FileId;
 use serde::Serialize;
+use store::audit::{self, Act};
 use store::files::{self, NeededBy};
 use utoipa::ToSchema;
 
@@ -47,6 +48,13 @@ pub async fn delete_file(
     if !files::delete(&mut tx, id, &key).await? {
         return Err(ApiError::not_found(Thing::File, &id.to_string()));
     }
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("file.deleted", "file", id),
+        state.clock.now(),
+    )
+    .await?;
     tx.commit().await?;
     // The row is gone and the object's deletion is on record; this only makes it happen now, not in a minute.
     if let Err(error) = state.objects.delete(&key).await {

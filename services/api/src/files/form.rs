@@ -5,6 +5,7 @@ use async_stream::stream;
 use axum::extract::Multipart;
 use axum::extract::multipart::Field;
 use bytes::Bytes;
+use store::quotas::Room;
 use utoipa::ToSchema;
 
 use super::incoming::{broken, cut_short};
@@ -39,6 +40,8 @@ pub(super) struct FileUpload {
 /// What was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Form {
+    /// What is left of what the project may store.
+    room: Option<Room>,
     pub(super) file: Option<StoredFile>,
     pub(super) purpose: Option<&'static str>,
     pub(super) expires_after_secs: Option<i64>,
@@ -53,6 +56,14 @@ pub(super) struct StoredFile {
 }
 
 impl Form {
+    /// For a file that must fit into what is left of what the project may store.
+    pub(super) fn within(room: Option<Room>) -> Self {
+        Self {
+            room,
+            ..Self::default()
+        }
+    }
+
     /// Reads the whole form into `self`, which tells the caller after an error what had been stored by then.
     pub(super) async fn read(
         &mut self,
@@ -72,7 +83,7 @@ impl Form {
                         "`file` is given twice; upload one file at a time.",
                     ));
                 }
-                "file" => self.file = Some(store(field, destination).await?),
+                "file" => self.file = Some(store(field, destination, self.room).await?),
                 "purpose" => self.purpose = Some(purpose::parse(&text(field, "purpose").await?)?),
                 "expires_after[seconds]" => self.expires_after_secs = Some(seconds(field).await?),
                 "expires_after[anchor]" => {
@@ -96,6 +107,7 @@ impl Form {
 async fn store(
     mut field: Field<'_>,
     destination: &Destination<'_>,
+    room: Option<Room>,
 ) -> Result<StoredFile, ApiError> {
     let filename = filename(field.file_name().unwrap_or_default());
     let chunks = stream! {
@@ -105,9 +117,10 @@ async fn store(
     };
     match destination.take(chunks).await {
         Ok(content) => Ok(StoredFile { filename, content }),
-        Err(ArtifactError::TooLarge { max_bytes, .. }) => {
-            Err(ApiError::too_large("file", max_bytes).param("file"))
-        }
+        Err(ArtifactError::TooLarge { max_bytes, .. }) => Err(match room {
+            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
+            _ => ApiError::too_large("file", max_bytes).param("file"),
+        }),
         Err(ArtifactError::Source { .. }) => Err(cut_short("file")),
         Err(error) => Err(error.into()),
     }

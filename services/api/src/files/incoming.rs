@@ -18,6 +18,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Incoming {
     pub(crate) form: Multipart,
     may_drain: bool,
+    declared_bytes: u64,
 }
 
 impl Incoming {
@@ -35,13 +36,22 @@ impl Incoming {
         let form = Multipart::from_request(request, &())
             .await
             .map_err(|error| not_a_form(&error))?;
-        let incoming = Self { form, may_drain };
+        let incoming = Self {
+            form,
+            may_drain,
+            declared_bytes,
+        };
         if declared_bytes > max_bytes.saturating_add(FORM_OVERHEAD_BYTES) {
             return incoming
                 .settle(Err(ApiError::too_large(field, max_bytes).param(field)))
                 .await;
         }
         Ok(incoming)
+    }
+
+    /// How long its large field is at least, as far as it was declared.
+    pub(crate) fn least_bytes(&self) -> u64 {
+        self.declared_bytes.saturating_sub(FORM_OVERHEAD_BYTES)
     }
 
     /// After a refusal, reads what is left. Answering while the client still sends would close the connection on

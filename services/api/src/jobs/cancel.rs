@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use domain::{JobId, JobStatus};
+use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
 use store::jobs::{self, StoredJob};
 
@@ -45,6 +46,13 @@ pub async fn cancel_job(
         now,
     );
     events::append(&mut tx, id, &[event]).await?;
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("fine_tuning.job.cancelled", "fine_tuning.job", id),
+        now,
+    )
+    .await?;
     tx.commit().await?;
     tracing::info!(job.id = %id, "Cancelled job `{id}`");
     Ok(Json(StoredJob { job, request }.into()))

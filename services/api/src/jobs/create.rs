@@ -2,15 +2,17 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::auto::{Facts, learning_rate};
+use domain::auto::{Facts, estimated_tokens, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
 use domain::{FileId, Job, JobId, JobStatus, Needs, TrainingConfig};
 use serde_json::{Value, json};
+use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
 use store::jobs::{self, JobRequest, StoredJob};
 use store::models::{self, ResolvedModel};
+use store::quotas;
 use store::{TenantTx, workers};
 use time::OffsetDateTime;
 
@@ -51,18 +53,33 @@ pub async fn create_job(
     let (job, request) = resolved(new, &inputs, &tenant, now)?;
     let needs = needs(&inputs.model.base, &job.config);
     jobs::create_needing(&mut tx, &job, &request, needs).await?;
+    admit(&mut tx, &job, &inputs.training).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
     if workers::all_too_small(&mut tx, needs).await? {
         events::append(&mut tx, job.id, &[nobody_can(needs, now)]).await?;
     }
-    let (id, project_id) = (job.id, job.project_id);
+    let (id, project_id, act) = (job.id, job.project_id, created(&job));
     let view = FineTuningJob::from(StoredJob { job, request });
     let answer = once.keep(&mut tx, &view).await?;
+    audit::record(&mut tx, &tenant.actor(), &act, now).await?;
     tx.commit().await?;
     state.store.wake_workers();
     metrics::counter!("attune_jobs_created_total").increment(1);
     tracing::info!(job.id = %id, project.id = %project_id, "Created job `{id}`");
     Ok(answer)
+}
+
+/// Refuses a job that takes its project beyond a limit.
+async fn admit(tx: &mut TenantTx, job: &Job, training: &File) -> Result<(), ApiError> {
+    let n_rows = training.n_lines.unwrap_or(0).max(1);
+    let n_tokens = estimated_tokens(&job.config, n_rows, training.size_bytes);
+    Ok(quotas::admit_job(tx, job, n_tokens, job.created_at).await?)
+}
+
+/// What the audit log keeps of it.
+fn created(job: &Job) -> Act {
+    let details = json!({"model": job.model, "training_file": job.training_file});
+    Act::new("fine_tuning.job.created", "fine_tuning.job", job.id).details(details)
 }
 
 /// What a request names, looked up.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use domain::{JobId, JobStatus};
+use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
 use store::jobs::{self, StoredJob};
 
@@ -46,6 +47,13 @@ pub async fn pause_job(
     let event = NewEvent::message(EventLevel::Info, "Fine-tuning job paused", now);
     events::append(&mut tx, id, &[event]).await?;
     let shown = words.show_one(&mut tx, StoredJob { job, request }).await?;
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("fine_tuning.job.paused", "fine_tuning.job", id),
+        now,
+    )
+    .await?;
     tx.commit().await?;
     tracing::info!(job.id = %id, "Paused job `{id}`");
     Ok(Json(shown))

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use domain::{JobId, JobStatus};
+use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
 use store::jobs::{self, StoredJob};
 
@@ -41,6 +42,8 @@ pub async fn resume_job(
         let now = state.clock.now();
         let event = NewEvent::message(EventLevel::Info, "Fine-tuning job resumed", now);
         events::append(&mut tx, id, &[event]).await?;
+        let act = Act::new("fine_tuning.job.resumed", "fine_tuning.job", id);
+        audit::record(&mut tx, &tenant.actor(), &act, now).await?;
         tx.commit().await?;
         state.store.wake_workers();
         tracing::info!(job.id = %id, "Resumed job `{id}`");

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use store::audit::{self, Act};
 use store::models;
 use utoipa::ToSchema;
 
@@ -40,6 +41,13 @@ pub async fn delete_model(
     if !models::delete(&mut tx, &name, state.clock.now()).await? {
         return Err(ApiError::not_found(Thing::Model, &name));
     }
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("model.deleted", "model", &name),
+        state.clock.now(),
+    )
+    .await?;
     tx.commit().await?;
     Ok(Json(DeletedModel {
         id: name,

@@ -6,6 +6,7 @@ use domain::ApiKeyId;
 use serde::Serialize;
 use store::OrgTx;
 use store::api_keys::{self, ApiKey, KeysOf, NewApiKey, Secret};
+use store::audit::{self, Act};
 use utoipa::ToSchema;
 
 use super::api_keys::KeyRotation;
@@ -111,6 +112,12 @@ pub async fn create_admin_api_key(
     };
     let mut tx = state.store.org_tx(admin.org_id).await?;
     let made = api_keys::create(&mut tx, &state.pepper, &new, now).await?;
+    let act = Act::new(
+        "admin_api_key.created",
+        "organization.admin_api_key",
+        made.0.id,
+    );
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(AdminApiKey::with_secret(made)))
 }
@@ -173,6 +180,8 @@ pub async fn delete_admin_api_key(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     key(&mut tx, &admin, id).await?;
     api_keys::revoke(&mut tx, id, state.clock.now()).await?;
+    let act = Act::new("admin_api_key.deleted", "organization.admin_api_key", id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(
         "organization.admin_api_key.deleted",
@@ -199,6 +208,8 @@ pub async fn rotate_admin_api_key(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     let old = key(&mut tx, &admin, id).await?;
     let made = api_keys::rotate(&mut tx, &state.pepper, &old, grace, state.clock.now()).await?;
+    let act = Act::new("admin_api_key.rotated", "organization.admin_api_key", id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(AdminApiKey::with_secret(made)))
 }

@@ -6,6 +6,7 @@ use domain::{ApiKeyId, ProjectId};
 use serde::Serialize;
 use store::OrgTx;
 use store::api_keys::{self, ApiKey, KeysOf, NewApiKey, Secret};
+use store::audit::{self, Act};
 use utoipa::ToSchema;
 
 use super::{DeletedObject, LIMITS, fields, open_project, project, redacted, unix};
@@ -141,6 +142,9 @@ pub async fn create_project_api_key(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     open_project(&mut tx, admin.org_id, project_id).await?;
     let made = api_keys::create_with(&mut tx, &state.pepper, &new, &rights, now).await?;
+    let act =
+        Act::new("api_key.created", "organization.project.api_key", made.0.id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(ProjectApiKey::with_secret(made)))
 }
@@ -212,6 +216,8 @@ pub async fn delete_project_api_key(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     key(&mut tx, &admin, project_id, id).await?;
     api_keys::revoke(&mut tx, id, state.clock.now()).await?;
+    let act = Act::new("api_key.deleted", "organization.project.api_key", id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(
         "organization.project.api_key.deleted",
@@ -242,6 +248,8 @@ pub async fn rotate_project_api_key(
     open_project(&mut tx, admin.org_id, project_id).await?;
     let old = key(&mut tx, &admin, project_id, id).await?;
     let made = api_keys::rotate(&mut tx, &state.pepper, &old, grace, state.clock.now()).await?;
+    let act = Act::new("api_key.rotated", "organization.project.api_key", id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(ProjectApiKey::with_secret(made)))
 }

@@ -6,6 +6,7 @@ use domain::{OrgRole, ProjectId, Role, UserId};
 use serde::Serialize;
 use serde_json::Value;
 use store::OrgTx;
+use store::audit::{self, Act};
 use store::members::{self, Member};
 use store::users;
 use utoipa::ToSchema;
@@ -104,6 +105,8 @@ pub async fn create_project_user(
     };
     members::set(&mut tx, admin.org_id, project_id, id, role, now).await?;
     let found = member(&mut tx, &admin, project_id, id).await?;
+    let act = Act::new("project.user.added", "organization.project.user", id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }
@@ -204,6 +207,8 @@ pub async fn modify_project_user(
     )
     .await?;
     let found = member(&mut tx, &admin, project_id, id).await?;
+    let act = Act::new("project.user.updated", "organization.project.user", id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }
@@ -227,6 +232,8 @@ pub async fn delete_project_user(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     member(&mut tx, &admin, project_id, id).await?;
     members::remove(&mut tx, admin.org_id, project_id, id).await?;
+    let act = Act::new("project.user.deleted", "organization.project.user", id).project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(
         "organization.project.user.deleted",

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::ProjectId;
 use serde::Serialize;
+use store::audit::{self, Act};
 use store::projects::{self, ListedProject};
 use utoipa::ToSchema;
 
@@ -66,6 +67,8 @@ pub async fn create_project(
     let name = fields::name(&body)?;
     let mut tx = state.store.org_tx(admin.org_id).await?;
     let project = projects::create_named(&mut tx, admin.org_id, &name, state.clock.now()).await?;
+    let act = Act::new("project.created", "organization.project", project.id).project(project.id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     let archived_at = None;
     Ok(Json(
@@ -142,6 +145,8 @@ pub async fn modify_project(
         projects::rename(&mut tx, admin.org_id, id, &name).await?;
     }
     let found = project(&mut tx, admin.org_id, id).await?;
+    let act = Act::new("project.updated", "organization.project", id).project(id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }
@@ -162,6 +167,8 @@ pub async fn archive_project(
     let mut tx = state.store.org_tx(admin.org_id).await?;
     projects::archive(&mut tx, admin.org_id, id, state.clock.now()).await?;
     let found = project(&mut tx, admin.org_id, id).await?;
+    let act = Act::new("project.archived", "organization.project", id).project(id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }

@@ -5,6 +5,7 @@ use axum::extract::State;
 use domain::{ProjectId, Role, ServiceAccountId};
 use serde::Serialize;
 use store::api_keys::{self, ApiKey, NewApiKey, Rights, Secret};
+use store::audit::{self, Act};
 use store::service_accounts::{self, ServiceAccount};
 use utoipa::ToSchema;
 
@@ -133,6 +134,13 @@ pub async fn create_service_account(
             api_keys::create_with(&mut tx, &state.pepper, &new, &rights, now).await?;
         Some(ServiceAccountKey::of(key, &secret))
     };
+    let act = Act::new(
+        "service_account.created",
+        "organization.project.service_account",
+        account.id,
+    )
+    .project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(NewServiceAccountObject {
         account: (&account).into(),
@@ -212,6 +220,13 @@ pub async fn delete_service_account(
     if !service_accounts::delete(&mut tx, admin.org_id, project_id, id, now).await? {
         return Err(ApiError::not_found(Thing::ServiceAccount, &id.to_string()));
     }
+    let act = Act::new(
+        "service_account.deleted",
+        "organization.project.service_account",
+        id,
+    )
+    .project(project_id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(
         "organization.project.service_account.deleted",

@@ -5,6 +5,7 @@ use axum::extract::State;
 use domain::UserId;
 use serde::Serialize;
 use store::OrgTx;
+use store::audit::{self, Act};
 use store::users::{self, User};
 use utoipa::ToSchema;
 
@@ -125,6 +126,8 @@ pub async fn modify_user(
         users::set_role(&mut tx, admin.org_id, id, role).await?;
     }
     let found = user(&mut tx, &admin, id).await?;
+    let act = Act::new("user.updated", "organization.user", id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }
@@ -146,6 +149,8 @@ pub async fn delete_user(
     if !users::remove(&mut tx, admin.org_id, id, state.clock.now()).await? {
         return Err(ApiError::not_found(Thing::User, &id.to_string()));
     }
+    let act = Act::new("user.deleted", "organization.user", id);
+    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of("organization.user.deleted", &id)))
 }

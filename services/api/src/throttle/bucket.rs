@@ -123,7 +123,10 @@ mod tests {
         bucket.take(1, at(1000)).unwrap();
         assert!(bucket.take(1, at(1000)).is_err());
         let standing = bucket.standing(at(31_000));
-        assert_eq!((standing.remaining, standing.reset), (30, Duration::from_secs(30)));
+        assert_eq!(
+            (standing.remaining, standing.reset),
+            (30, Duration::from_secs(30))
+        );
         // It does not grow beyond a minute's worth.
         assert_eq!(bucket.standing(at(3_600_000)).remaining, 60);
     }
@@ -131,7 +134,9 @@ mod tests {
     #[test]
     fn in_any_time_no_more_go_through_than_the_bucket_and_what_came_in() {
         let mut bucket = Bucket::full(90, at(0));
-        let through = (0..100_000).filter(|ms| bucket.take(1, at(*ms)).is_ok()).count();
+        let through = (0..100_000)
+            .filter(|ms| bucket.take(1, at(*ms)).is_ok())
+            .count();
         // 90 at once, and 1.5 a second over 100 seconds.
         assert_eq!(through, 90 + 149);
     }

@@ -29,8 +29,11 @@ pub fn estimate(request: &Value) -> u64 {
 
 /// What its prompt is expected to take.
 pub(crate) fn prompt(request: &Value) -> u64 {
-    let bytes = request["messages"].to_string().len() + request["tools"].to_string().len();
-    (bytes / BYTES_PER_TOKEN) as u64
+    let parts = ["messages", "tools"]
+        .iter()
+        .filter_map(|name| request.get(*name));
+    let n_bytes: usize = parts.map(|part| part.to_string().len()).sum();
+    (n_bytes / BYTES_PER_TOKEN) as u64
 }
 
 /// The answer's bytes, untouched. When they end, or nobody wants more of them, the hold is settled.
@@ -133,14 +136,19 @@ impl Meter {
         let Ok(event) = serde_json::from_slice::<Value>(data) else {
             return;
         };
-        if event["choices"].as_array().is_some_and(|choices| !choices.is_empty()) {
+        if event["choices"]
+            .as_array()
+            .is_some_and(|choices| !choices.is_empty())
+        {
             self.n_events += 1;
         }
         self.read_usage(&event);
     }
 
     fn read_usage(&mut self, answer: &Value) {
-        self.total_tokens = answer["usage"]["total_tokens"].as_u64().or(self.total_tokens);
+        self.total_tokens = answer["usage"]["total_tokens"]
+            .as_u64()
+            .or(self.total_tokens);
     }
 
     fn end(&mut self) {
@@ -178,13 +186,21 @@ mod tests {
     fn a_request_is_guessed_by_its_prompt_and_by_how_long_it_may_get() {
         let request = |fields: Value| {
             let mut request = json!({"messages": [{"role": "user", "content": "x".repeat(400)}]});
-            request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            request
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
             estimate(&request) - prompt(&request)
         };
         assert_eq!(request(json!({})), ANSWER_TOKENS);
         assert_eq!(request(json!({"max_tokens": 5})), 5);
-        assert_eq!(request(json!({"max_completion_tokens": 7, "max_tokens": 5, "n": 3})), 21);
-        assert_eq!(request(json!({"max_tokens": u64::MAX, "n": u64::MAX})), u64::MAX - 107);
+        assert_eq!(
+            request(json!({"max_completion_tokens": 7, "max_tokens": 5, "n": 3})),
+            21
+        );
+        // Sizes that add up to more than there are numbers.
+        let absurd = json!({"messages": ["hi"], "max_tokens": u64::MAX, "n": u64::MAX});
+        assert_eq!(estimate(&absurd), u64::MAX);
     }
 
     #[test]
@@ -204,7 +220,11 @@ mod tests {
         // Wherever it is cut.
         let whole = [event, last].concat();
         for cut in 0..whole.len() {
-            assert_eq!(used(true, &[&whole[..cut], &whole[cut..]]), Some(9), "{cut}");
+            assert_eq!(
+                used(true, &[&whole[..cut], &whole[cut..]]),
+                Some(9),
+                "{cut}"
+            );
         }
         assert_eq!(used(true, &[": keep-alive\n\n"]), None);
     }

@@ -4,6 +4,7 @@ use artifacts::keys;
 use axum::Json;
 use axum::extract::State;
 use domain::{UploadId, UploadStatus};
+use store::audit::{self, Act};
 use store::uploads;
 
 use super::UploadObject;
@@ -40,6 +41,13 @@ pub async fn cancel_upload(
         &mut tx,
         &upload,
         &keys::upload_prefix(tenant.project_id, id),
+    )
+    .await?;
+    audit::record(
+        &mut tx,
+        &tenant.actor(),
+        &Act::new("upload.cancelled", "upload", id),
+        state.clock.now(),
     )
     .await?;
     tx.commit().await?;

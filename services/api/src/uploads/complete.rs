@@ -14,9 +14,11 @@ use domain::upload::Completion;
 use domain::{FileId, Upload, UploadId};
 use futures::{StreamExt as _, TryStreamExt as _};
 use md5::{Digest as _, Md5};
+use store::TenantTx;
+use store::audit;
 use store::files::{self, File};
+use store::quotas;
 use store::uploads::{self, Part};
-use store::{TenantTx, quotas};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -25,6 +27,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::{JsonBody, PathId};
+use crate::files::create::created;
 use crate::files::intake::{Content, Description, Destination, judged, to_the_end};
 
 /// The body, as the documentation shows it.
@@ -236,6 +239,7 @@ async fn commit(
         &keys::upload_prefix(tenant.project_id, id),
     )
     .await?;
+    audit::record(&mut tx, &tenant.actor(), &created(&file), file.created_at).await?;
     tx.commit().await?;
     Ok((upload, Some(file)))
 }

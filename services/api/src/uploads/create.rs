@@ -6,7 +6,9 @@ use domain::limits::MAX_UPLOAD_BYTES;
 use domain::upload::UPLOAD_LIFETIME;
 use domain::{FieldError, Upload, UploadId, UploadStatus};
 use serde_json::{Map, Value};
-use store::{quotas, uploads};
+use store::audit::{self, Act};
+use store::quotas;
+use store::uploads;
 use utoipa::ToSchema;
 
 use super::{UploadObject, fields};
@@ -76,11 +78,12 @@ pub async fn create_upload(
         Opened::Answered(answer) => return Ok(answer),
         Opened::New(once) => once,
     };
-    // Nobody should send gigabytes to be told at the end. It is looked at again then.
+    // Parts of a file that cannot be kept need not be sent. It is looked at again when they are joined.
     quotas::room(&mut tx, upload.size_bytes).await?;
     uploads::create(&mut tx, &upload).await?;
-    let view = UploadObject::of(upload, None);
-    let answer = once.keep(&mut tx, &view).await?;
+    let act = Act::new("upload.created", "upload", upload.id);
+    let answer = once.keep(&mut tx, &UploadObject::of(upload, None)).await?;
+    audit::record(&mut tx, &tenant.actor(), &act, now).await?;
     tx.commit().await?;
     Ok(answer)
 }

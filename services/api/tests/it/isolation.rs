@@ -152,8 +152,11 @@ fn org_case(method: &Method, path: &'static str) -> Option<Case> {
             "GET",
             "/v1/organization/projects"
             | "/v1/organization/users"
-            | "/v1/organization/admin_api_keys",
+            | "/v1/organization/admin_api_keys"
+            | "/v1/organization/audit_logs",
         ) => Case::OrgList,
+        // No list but lines, which the test of the log itself looks through.
+        ("GET", "/v1/organization/audit_logs/export") => Case::OrgNamesNothing,
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
             Case::OrgNamesNothing
         }
@@ -182,6 +185,8 @@ fn named(pattern: &str, things: &Things) -> String {
         .replace("{key_id}", key)
         .replace("{service_account_id}", &things.service_account)
         .replace("{user_id}", &things.user)
+        // Every project has this one.
+        .replace("{rate_limit_id}", "rl-project")
         .replace("{model}", &things.model)
         .replace("{permission_id}", &things.permission)
 }

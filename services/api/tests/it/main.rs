@@ -5,6 +5,7 @@
 )]
 
 mod access;
+mod audit;
 mod batches;
 mod chat;
 mod deletion;
@@ -29,6 +30,7 @@ mod parts;
 mod pausing;
 mod permissions;
 mod previews;
+mod quotas;
 mod serving;
 mod support;
 mod sweeping;

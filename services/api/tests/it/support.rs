@@ -12,14 +12,16 @@ pub(crate) use issuer::{Issuer, SigningKey};
 pub(crate) use redact::redacted;
 use work::register_base;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::auth::oidc::{Oidc, OidcConfig};
+use api::throttle::Throttle;
 use api::webhooks::target::{Lookup, Policy};
 use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels, webhooks};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
-use domain::{Clock, ManualClock, ProjectId};
+use domain::{Clock, ManualClock, OrgId, ProjectId};
 use store::Store;
 use tempfile::TempDir;
 use testkit::database::{Tenant, TestDatabase, keyring, pepper, seed_tenants};
@@ -49,6 +51,7 @@ pub(crate) struct TestApp {
     pub(crate) admin: Client,
     pub(crate) bobs_admin: Client,
     pub(crate) anonymous: Client,
+    pub(crate) alice_org: OrgId,
     pub(crate) alice_project: ProjectId,
     pub(crate) bob_project: ProjectId,
     pub(crate) clock: Arc<ManualClock>,
@@ -106,20 +109,25 @@ impl TestApp {
             oidc,
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             webhooks: webhooks::Sender::new(OPEN, Lookup::system()).unwrap(),
+            throttle: Throttle::new(Clock::from(clock.clone()), 1),
+            trusts_proxy: false,
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
             },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server =
-            tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        let server = tokio::spawn(async move {
+            let service = api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service).await.unwrap();
+        });
         Self {
             alice: Client::new(&url, Some(&alice.api_key)),
             bob: Client::new(&url, Some(&bob.api_key)),
             admin: Client::new(&url, Some(&alice.admin_key)),
             bobs_admin: Client::new(&url, Some(&bob.admin_key)),
             anonymous: Client::new(&url, None),
+            alice_org: alice.org_id,
             alice_project: alice.project_id,
             bob_project: bob.project_id,
             clock,
@@ -151,6 +159,8 @@ impl TestApp {
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            replicas: 1,
+            trusts_proxy: false,
             max_file_bytes: MAX_FILE_BYTES,
         }
     }

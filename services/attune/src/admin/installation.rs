@@ -18,6 +18,8 @@ use crate::storage::Visit;
 pub(super) struct Installation {
     pub(super) store: Store,
     pepper: Option<Pepper>,
+    /// What secrets are sealed with, in a data directory.
+    pub(super) secret_keys: Option<String>,
     visit: Option<Visit>,
 }
 
@@ -27,12 +29,13 @@ impl Installation {
         if let (None, Some(url)) = (data_dir, database_url()) {
             return Self::of_url(&url).await;
         }
-        let pepper = Secrets::open(&DataDir::open(data_dir)?)?.key_pepper;
+        let secrets = Secrets::open(&DataDir::open(data_dir)?)?;
         let visit = Visit::open(data_dir).await?;
         match Store::connect(&visit.reach().admin_url).await {
             Ok(store) => Ok(Self {
                 store,
-                pepper: Some(Pepper::from_hex(&pepper)?),
+                pepper: Some(Pepper::from_hex(&secrets.key_pepper)?),
+                secret_keys: Some(secrets.secret_keys),
                 visit: Some(visit),
             }),
             Err(error) => {
@@ -52,6 +55,7 @@ impl Installation {
         Ok(Self {
             store,
             pepper,
+            secret_keys: None,
             visit: None,
         })
     }

@@ -10,6 +10,7 @@ use store::projects;
 use time::OffsetDateTime;
 
 use super::installation::{Installation, organization, project};
+use super::limits::{self, LimitArgs};
 use super::{Answer, Common, Within};
 
 /// Projects of one page, and so of one list: nobody reads more at a time.
@@ -31,6 +32,15 @@ pub enum ProjectCommand {
         #[command(flatten)]
         within: Within,
     },
+    /// Show or change what a project may use at most
+    Limits {
+        /// The project, by id or slug
+        project: String,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        within: Within,
+    },
     /// Let nobody into a project any more; what it holds stays
     Revoke {
         /// The project, by id or slug
@@ -43,9 +53,10 @@ pub enum ProjectCommand {
 impl ProjectCommand {
     fn within(&self) -> &Within {
         match self {
-            Self::Create { within, .. } | Self::List { within } | Self::Revoke { within, .. } => {
-                within
-            }
+            Self::Create { within, .. }
+            | Self::List { within }
+            | Self::Limits { within, .. }
+            | Self::Revoke { within, .. } => within,
         }
     }
 
@@ -73,6 +84,14 @@ pub(super) async fn act(
                 (json, text)
             });
             Ok(Answer::list(listed.collect(), "No projects"))
+        }
+        ProjectCommand::Limits {
+            project: name,
+            limits,
+            ..
+        } => {
+            let found = project(tx, &org, name).await?;
+            limits::act(limits, tx, &org, found.project.id, now).await
         }
         ProjectCommand::Revoke { project: name, .. } => {
             let found = project(tx, &org, name).await?;
