@@ -12,10 +12,12 @@ ALTER TABLE jobs
 COMMENT ON COLUMN jobs.needs_device IS 'The kind of worker that may take it.';
 COMMENT ON COLUMN jobs.needs_memory_bytes IS 'What a run takes at least; its rows come on top. 0: unknown.';
 
--- In the order in which one project's jobs are claimed. The last column is there to be filtered by without a look at
--- the table.
+-- In the order in which one project's jobs for one kind of worker are claimed. The last column is there to be filtered by
+-- without a look at the table.
+ALTER TABLE jobs ADD COLUMN queue text COLLATE "C" GENERATED ALWAYS AS (project_id::text || needs_device) STORED;
+COMMENT ON COLUMN jobs.queue IS 'Project and kind of worker as one key: a claim asks for nothing else, so no other index can tempt the planner.';
 DROP INDEX jobs_claimable;
-CREATE INDEX jobs_waiting ON jobs (project_id, needs_device, created_at, id, needs_memory_bytes)
+CREATE INDEX jobs_waiting ON jobs (queue, created_at, id, needs_memory_bytes)
     WHERE lease_token IS NULL AND status IN ('validating_files', 'queued');
 -- Each claim leaves a dead entry at the head of an index; vacuum must keep up with them.
 ALTER TABLE jobs SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, fillfactor = 80);

@@ -110,3 +110,37 @@ def chat_rows(n, offset=0):
         answer = "yes" if i % 2 else "no"
         messages = [{"role": "user", "content": f"is {i} odd?"}, {"role": "assistant", "content": f"the answer is {answer}"}]
         yield json.dumps({"messages": messages}) + "\n"
+
+
+def upload(client, rows, name="train.jsonl"):
+    return client.files.create(file=(name, "".join(rows).encode()), purpose="fine-tune")
+
+
+def finished(client, job_id, seconds=180):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in ("succeeded", "failed", "cancelled"):
+            return job
+        time.sleep(0.3)
+    pytest.fail(f"job {job_id} is still {job.status}")
+
+
+@pytest.fixture(scope="session")
+def tuned(client):
+    """A job on the tiny base, run to its end by the real worker."""
+    train, valid = upload(client, chat_rows(24)), upload(client, chat_rows(6, 100), "valid.jsonl")
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=train.id,
+        validation_file=valid.id,
+        suffix="odd",
+        seed=3,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}},
+        metadata={"team": "tests"},
+        extra_body={"attune": {"learning_rate": 1e-2, "checkpoint_every": 5, "lora": {"rank": 4}}},
+    )
+    assert job.status in ("validating_files", "queued", "running")
+    job = finished(client, job.id)
+    assert job.status == "succeeded", job.error
+    return job

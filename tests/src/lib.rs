@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test support fails by panicking")]
 
 mod api;
+mod backup;
 mod gate;
 mod process;
 
@@ -106,16 +107,19 @@ impl Installation {
     pub async fn start_apart() -> Self {
         let mut installation = Self::new();
         installation.run_storage().await;
-        installation.s3.open().await;
+        installation.run_services().await;
+        installation
+    }
+
+    async fn run_services(&mut self) {
+        self.s3.open().await;
         for service in ["api", "inference", "worker"] {
-            installation.run_service(service);
+            self.run_service(service);
         }
-        installation
-            .wait_for("the API", async |this| this.is_ready().await.then_some(()))
+        self.wait_for("the API", async |this| this.is_ready().await.then_some(()))
             .await;
-        let key = installation.exported("storage.env", "OPENAI_API_KEY");
-        installation.api.set_key(&key);
-        installation
+        let key = self.exported("storage.env", "OPENAI_API_KEY");
+        self.api.set_key(&key);
     }
 
     /// Starts `attune storage` on the data directory as it is.

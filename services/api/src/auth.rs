@@ -19,7 +19,7 @@ use domain::{OrgId, OrgRole, ProjectId, Role, Scopes};
 use store::api_keys::{self, Principal};
 
 use self::access::Access;
-use self::sign_in::SignedIn;
+use self::sign_in::{Opened, SignedIn};
 use crate::AppState;
 use crate::error::{ApiError, Thing};
 
@@ -133,26 +133,18 @@ fn of_key(key: Principal) -> Result<Tenant, ApiError> {
     })
 }
 
-/// The project that the header names, or the only one there is in the organization that has known the user longest: that
-/// somebody else's organization adds them must not change what their requests mean.
+/// The project that the header names, or the one that is meant without it.
 fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
-    let mut projects = user.projects;
     let chosen = match named(headers, PROJECT_HEADER) {
-        Some(name) => projects
-            .into_iter()
-            .find(|each| each.project.project_id.to_string() == name)
-            .ok_or_else(|| ApiError::not_found(Thing::Project, name).param("OpenAI-Project"))?,
-        None => {
-            let is_open = |org_id| projects.iter().any(|each| each.project.org_id == org_id);
-            let mut known = user.users.iter().map(|user| user.org_id);
-            let home = known.find(|org_id| is_open(*org_id));
-            projects.retain(|each| Some(each.project.org_id) == home);
-            if projects.len() > 1 {
-                return Err(ApiError::several_projects());
-            }
-            projects.pop().ok_or_else(ApiError::no_project)?
+        Some(name) => {
+            let missing = || ApiError::not_found(Thing::Project, name).param("OpenAI-Project");
+            let mut projects = user.projects.into_iter();
+            projects
+                .find(|each| each.project.project_id.to_string() == name)
+                .ok_or_else(missing)
         }
-    };
+        None => only_project(user),
+    }?;
     Ok(Tenant {
         project_id: chosen.project.project_id,
         org_id: chosen.project.org_id,
@@ -161,6 +153,20 @@ fn of_user(user: SignedIn, headers: &HeaderMap) -> Result<Tenant, ApiError> {
         role: chosen.role,
         scopes: Scopes::default(),
     })
+}
+
+/// The only project there is in the organization that has known the user longest: that somebody else's organization
+/// adds them must not change what their requests mean.
+fn only_project(user: SignedIn) -> Result<Opened, ApiError> {
+    let mut projects = user.projects;
+    let is_open = |org_id| projects.iter().any(|each| each.project.org_id == org_id);
+    let mut known = user.users.iter().map(|user| user.org_id);
+    let home = known.find(|org_id| is_open(*org_id));
+    projects.retain(|each| Some(each.project.org_id) == home);
+    if projects.len() > 1 {
+        return Err(ApiError::several_projects());
+    }
+    projects.pop().ok_or_else(ApiError::no_project)
 }
 
 /// The organization that the header names, or the one that has known the user longest, of those that they own.

@@ -2,6 +2,8 @@
 //!
 //! This service never loads a model. The inference service checks again that the project may use the model.
 
+mod body;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,9 +15,12 @@ use bytes::Bytes;
 use domain::ProjectId;
 use serde_json::Value;
 
+use body::{ChatCompletion, ChatRequest};
+
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::RawBody;
+use crate::openapi::ServerSentEvent;
 use crate::{AppState, answer};
 
 /// Beyond this the inference service is as good as away.
@@ -98,11 +103,11 @@ impl InferenceClient {
     post,
     path = "/v1/chat/completions",
     tag = "Chat",
-    request_body(content = serde_json::Value),
+    request_body(content = ChatRequest),
     responses(
         (status = 200, content(
-            (serde_json::Value = "application/json"),
-            (String = "text/event-stream"),
+            (ChatCompletion = "application/json"),
+            (ServerSentEvent = "text/event-stream"),
         ), description = "The answer; as server-sent events when `stream` is true."),
     )
 )]

@@ -18,18 +18,24 @@ use serde::Serialize;
 use store::files::File;
 use utoipa::ToSchema;
 
+use crate::openapi::build;
+
 /// A file as a client sees it. Every key is always there.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FileObject {
     #[schema(value_type = String)]
     id: FileId,
+    #[schema(schema_with = build::file)]
     object: &'static str,
     bytes: u64,
     created_at: i64,
+    #[schema(required)]
     expires_at: Option<i64>,
     filename: String,
     purpose: String,
+    #[schema(schema_with = build::file_status)]
     status: &'static str,
+    #[schema(required)]
     status_details: Option<String>,
 }
 

@@ -19,16 +19,29 @@ use sha2::{Digest as _, Sha256};
 use store::TenantTx;
 use store::idempotency::{self, Answer, Mark, Request, Standing};
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 
 use crate::error::ApiError;
 
 /// The header in which a client names its request.
 const KEY_HEADER: &str = "idempotency-key";
+/// As the documentation writes it.
+pub(crate) const DOCUMENTED_HEADER: &str = "Idempotency-Key";
 /// The header in which OpenAI's clients count their retries, from 0.
 const RETRY_HEADER: &str = "x-stainless-retry-count";
 /// Set on an answer that was given before.
 const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotent-replayed");
 const MAX_KEY_CHARS: usize = 255;
+
+/// The header, as the documentation shows it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described: `mark` reads it")]
+pub(crate) struct OnceHeader {
+    /// A name for this request, of your choice. Sent again within a day, it makes nothing new and gets the same answer.
+    #[param(rename = "Idempotency-Key", max_length = 255)]
+    key: Option<String>,
+}
 
 /// How a request says that it may be a repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The fine-tuning endpoints. A job's ranges are checked here, at once; its data by a worker, later.
 
+mod body;
 pub mod cancel;
 pub mod checkpoints;
 pub mod create;
@@ -15,6 +16,7 @@ mod request;
 pub mod resume;
 pub mod retrieve;
 mod sample;
+mod settings;
 mod stream;
 mod thinning;
 mod view;

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod batches;
 pub mod chat;
 mod config;
+pub mod docs;
 pub mod error;
 pub mod extract;
 mod feed;

@@ -12,10 +12,13 @@ use store::base_models::BaseModel;
 use store::models::FineTunedModel;
 use utoipa::ToSchema;
 
+use crate::openapi::build;
+
 /// A model as a client sees it. `created`, not `created_at`: this is the one object of OpenAI's that says so.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ModelObject {
     id: String,
+    #[schema(schema_with = build::model)]
     object: &'static str,
     created: i64,
     owned_by: String,

@@ -3,12 +3,16 @@
 //! What a route says of itself stands at its handler. What is the same everywhere (the error body, the key, the
 //! errors that any route of its kind can answer) is added here, once, from [`ERRORS`].
 
+pub(crate) mod build;
+
 use utoipa::OpenApi as _;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn, PathItem};
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 
+use crate::idempotency::DOCUMENTED_HEADER;
 use crate::router::ROUTES;
 
 const KEY: &str = "api_key";
@@ -16,7 +20,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-pub(crate) struct ErrorBody {
+struct ErrorBody {
     error: ErrorFields,
 }
 
@@ -24,7 +28,7 @@ pub(crate) struct ErrorBody {
 #[derive(ToSchema)]
 #[schema(as = Error)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-struct ErrorFields {
+pub(crate) struct ErrorFields {
     /// For people. It may change.
     message: String,
     /// The family of errors, in OpenAI's words.
@@ -35,6 +39,17 @@ struct ErrorFields {
     /// For programs. It stays the same.
     #[schema(required)]
     code: Option<String>,
+}
+
+/// One event of a `text/event-stream`, with its fields' names.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: an event is written as text")]
+pub(crate) struct ServerSentEvent {
+    /// What the event says, as JSON; the end of a chat is `[DONE]`.
+    data: String,
+    /// What `Last-Event-ID` goes on from.
+    id: Option<String>,
+    event: Option<String>,
 }
 
 #[derive(utoipa::OpenApi)]
@@ -52,6 +67,7 @@ struct ErrorFields {
         (name = "Models", description = "Base models of the installation and the project's own."),
         (name = "Webhooks", description = "Addresses that are told when a job or a batch ends."),
         (name = "Chat", description = "Answers of base and fine-tuned models."),
+        (name = "Documentation", description = "This document and a page that shows it. No key is needed."),
         (name = "Organization", description = "Projects, keys, service accounts and users, for administrators."),
         (name = "Health", description = "For probes and Prometheus. No key is needed.")
     )
@@ -71,6 +87,9 @@ struct Described<'a> {
     path: &'a str,
     /// Some routes read no body although their method could carry one.
     reads_body: bool,
+    /// Whether it does the same request only once.
+    is_once: bool,
+    has_query: bool,
 }
 
 impl Described<'_> {
@@ -82,8 +101,13 @@ impl Described<'_> {
         self.path.starts_with("/v1/")
     }
 
+    /// Posts without a body can come at the wrong time.
+    fn takes_input(&self) -> bool {
+        self.is_post() || self.reads_body || self.has_query
+    }
+
     fn names_something(&self) -> bool {
-        self.reads_body || self.path.contains('{')
+        self.reads_body || self.needs_key() && self.path.contains('{')
     }
 }
 
@@ -92,7 +116,7 @@ const ERRORS: &[Common] = &[
     Common {
         status: "400",
         description: "The request cannot be used; `param` names the field at fault.",
-        applies: |route| route.needs_key(),
+        applies: |route| route.takes_input(),
     },
     Common {
         status: "401",
@@ -108,6 +132,16 @@ const ERRORS: &[Common] = &[
         status: "404",
         description: "There is no such thing in this project, whoever else may have one.",
         applies: |route| route.names_something(),
+    },
+    Common {
+        status: "409",
+        description: "The same request is being carried out right now; `x-should-retry` says to send it again.",
+        applies: |route| route.is_once,
+    },
+    Common {
+        status: "422",
+        description: "The `Idempotency-Key` was used for another request.",
+        applies: |route| route.is_once,
     },
     Common {
         status: "413",
@@ -141,6 +175,15 @@ const ERRORS: &[Common] = &[
     },
 ];
 
+/// The whole document, as the file in the repository has it.
+///
+/// # Panics
+/// Never: a document made of strings and numbers can be written.
+pub fn yaml() -> String {
+    let document = document().to_yaml().expect("it can be written");
+    format!("# Made by script/openapi from the code. Edit the handlers.\n{document}")
+}
+
 /// The whole document.
 pub fn document() -> OpenApi {
     let mut document = Base::openapi();
@@ -164,6 +207,11 @@ pub fn document() -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             add_errors(&method, path, operation);
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    as_in_a_query(&mut parameter.schema);
+                }
+            }
         }
     }
     document
@@ -195,6 +243,10 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
         method,
         path,
         reads_body: operation.request_body.is_some(),
+        is_once: operation.parameters.iter().flatten().any(is_key),
+        has_query: operation.parameters.iter().flatten().any(|parameter| {
+            matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
+        }),
     };
     for common in ERRORS.iter().filter(|common| (common.applies)(&described)) {
         operation
@@ -202,6 +254,31 @@ fn add_errors(method: &HttpMethod, path: &str, operation: &mut Operation) {
             .responses
             .entry(common.status.to_owned())
             .or_insert_with(|| RefOr::T(error(common.description)));
+    }
+}
+
+fn is_key(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.name == DOCUMENTED_HEADER)
+}
+
+/// A parameter may be left out, but no query can say null. Digits have no end there: a limit is clamped.
+fn as_in_a_query(schema: &mut Option<RefOr<Schema>>) {
+    match schema {
+        Some(RefOr::T(Schema::Object(object))) => {
+            if let SchemaType::Array(types) = &object.schema_type
+                && let [kind, Type::Null] | [Type::Null, kind] = types.as_slice()
+            {
+                object.schema_type = SchemaType::Type(kind.clone());
+            }
+            object.format = None;
+        }
+        Some(RefOr::T(Schema::OneOf(choices))) if choices.items.len() == 2 => {
+            let is_null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
+            if choices.items.iter().any(is_null) {
+                *schema = choices.items.iter().find(|item| !is_null(item)).cloned();
+            }
+        }
+        _ => {}
     }
 }
 

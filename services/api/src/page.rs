@@ -4,12 +4,29 @@ use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::openapi::build;
+
+/// Which way a list is sorted.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(
+    dead_code,
+    reason = "only described: queries are read parameter by parameter"
+)]
+pub(crate) enum SortOrder {
+    Asc,
+    Desc,
+}
+
 /// One page of a list. The cursor of the next page is `last_id`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ListPage<T> {
+    #[schema(schema_with = build::list)]
     object: &'static str,
     data: Vec<T>,
+    #[schema(required)]
     first_id: Option<String>,
+    #[schema(required)]
     last_id: Option<String>,
     has_more: bool,
 }

@@ -2,14 +2,16 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::Method;
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, map_request};
+use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, batches, chat, files, graders, health, jobs, models, organization,
+    AppState, answer, batches, chat, docs, files, graders, health, jobs, models, organization,
     permissions, telemetry, uploads, webhooks,
 };
 
@@ -40,6 +42,10 @@ pub static ROUTES: &[Route] = &[
     route!(GET "/healthz" => health::healthz),
     route!(GET "/readyz" => health::readyz),
     route!(GET "/metrics" => health::metrics),
+    route!(GET "/openapi.yaml" => docs::openapi_yaml),
+    route!(GET "/openapi.json" => docs::openapi_json),
+    route!(GET "/docs" => docs::docs),
+    route!(GET "/docs/{*file}" => docs::docs_file),
     route!(POST "/v1/files" => files::create::create_file),
     route!(GET "/v1/files" => files::list::list_files),
     route!(GET "/v1/files/{id}" => files::retrieve::retrieve_file),
@@ -147,8 +153,19 @@ async fn no_route(request: Request) -> ApiError {
     ApiError::no_route(request.method().as_str(), request.uri().path())
 }
 
-async fn wrong_method(request: Request) -> ApiError {
-    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    let mut answer = ApiError::method_not_allowed(request.method().as_str(), path).into_response();
+    // axum would name the methods of the model itself.
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let below_models = ROUTES
+        .iter()
+        .filter_map(|route| route.path.strip_prefix("/v1/models/{*model}/"));
+    if path.starts_with("/v1/models/") && below_models.into_iter().any(|name| name == last) {
+        let methods = HeaderValue::from_static("GET,HEAD");
+        answer.headers_mut().insert(ALLOW, methods);
+    }
+    answer
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::admin::{self, AdminCommand};
 use crate::export::{self, ExportArgs};
 use crate::migrate;
 use crate::models::{self, ModelsCommand};
+use crate::print;
 use crate::services;
 use crate::train::{self, TrainArgs};
 use crate::up::{self, StorageArgs, UpArgs};
@@ -38,6 +39,8 @@ enum Command {
     Train(TrainArgs),
     /// Write a trained model for other programs: merged, or as GGUF
     Export(ExportArgs),
+    /// Print the API's description as OpenAPI 3.1, in YAML
+    Openapi,
     /// Make, list and revoke organizations, projects, users and keys
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -63,6 +66,10 @@ pub fn run() -> Result<()> {
         Command::Worker => block_on(services::run_worker()),
         Command::Inference => block_on(services::run_inference()),
         Command::Migrate => block_on(migrate::run()),
+        Command::Openapi => {
+            print::line(api::openapi::yaml().trim_end());
+            Ok(())
+        }
         Command::Admin(command) => block_on(admin::run(command)),
         Command::Models(command) => block_on(models::run(command)),
     }

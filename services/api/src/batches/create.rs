@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::batch::{COMPLETION_WINDOW, Counts, Times, Usage, WINDOW};
 use domain::limits::{MAX_BATCH_BYTES, MAX_OPEN_BATCHES};
 use domain::{Batch, BatchId, BatchStatus, FieldError, FileId};
@@ -19,6 +19,7 @@ use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
 use crate::files::BATCH;
+use crate::idempotency::{Once, OnceHeader, Opened};
 use crate::jobs::metadata;
 use crate::uploads::create::ExpiresAfter;
 use crate::uploads::fields;
@@ -42,20 +43,26 @@ struct NewBatch {
     post,
     path = "/v1/batches",
     tag = "Batches",
+    params(OnceHeader),
     request_body(content = NewBatch),
     responses((status = 200, body = BatchObject, description = "The batch, waiting for its turn."))
 )]
 pub async fn create_batch(
     State(state): State<AppState>,
     tenant: Tenant,
+    once: Once,
     JsonBody(body): JsonBody,
-) -> Result<Json<BatchObject>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked = fields::of(&body)?;
     let input_file = fields::text(asked, "input_file_id")?;
     only(&body, "endpoint", ENDPOINT)?;
     only(&body, "completion_window", COMPLETION_WINDOW)?;
     let now = state.clock.now();
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let once = match once.open(&mut tx, &body, now).await? {
+        Opened::Answered(answer) => return Ok(answer),
+        Opened::New(once) => once,
+    };
     let input = usable_input(&mut tx, input_file, now).await?;
     if batches::count_open(&mut tx).await? >= MAX_OPEN_BATCHES {
         let message = format!(
@@ -83,10 +90,12 @@ pub async fn create_batch(
         times: Times::default(),
     };
     batches::create(&mut tx, &batch).await?;
+    let (id, project_id) = (batch.id, batch.project_id);
+    let answer = once.keep(&mut tx, &BatchObject::from(batch)).await?;
     tx.commit().await?;
     metrics::counter!("attune_batches_created_total").increment(1);
-    tracing::info!(batch.id = %batch.id, project.id = %batch.project_id, "Created batch `{}`", batch.id);
-    Ok(Json(batch.into()))
+    tracing::info!(batch.id = %id, project.id = %project_id, "Created batch `{id}`");
+    Ok(answer)
 }
 
 /// A field that must be there and has one value only.

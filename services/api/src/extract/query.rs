@@ -34,9 +34,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// The last value of a parameter, unless it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
+        self.given(name).filter(|value| !value.is_empty())
+    }
+
+    /// The last value of a parameter. An empty one is a value, and no number or word of a list.
+    pub fn given(&self, name: &str) -> Option<&str> {
         let pair = self.0.iter().rfind(|(key, _)| key == name);
         pair.map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
     }
 
     /// How many elements a page has: `default` unless asked, never more than `max`.
@@ -44,13 +48,19 @@ impl Params {
     /// # Errors
     /// The parameter is no whole number.
     pub fn limit(&self, default: u32, max: u32) -> Result<u32, ApiError> {
-        let Some(text) = self.get("limit") else {
+        let Some(text) = self.given("limit") else {
             return Ok(default);
         };
-        let limit: u64 = text.parse().map_err(|_| {
-            ApiError::invalid("limit", "`limit` must be a whole number, 1 or more.")
-        })?;
-        Ok(u32::try_from(limit).unwrap_or(max).clamp(1, max))
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if !digits.bytes().all(|digit| digit.is_ascii_digit()) || digits.is_empty() {
+            return Err(ApiError::invalid(
+                "limit",
+                "`limit` must be a whole number.",
+            ));
+        }
+        // A number of any length is a number; what does not fit is far beyond `max` or below 1.
+        let beyond = if text.starts_with('-') { 1 } else { max };
+        Ok(text.parse().unwrap_or(beyond).clamp(1, max))
     }
 
     /// The id of the last element of the page before.
@@ -120,6 +130,10 @@ mod tests {
             100
         );
         assert_eq!(params("").await.limit(20, 100).unwrap(), 20);
-        assert!(params("limit=ten").await.limit(20, 100).is_err());
+        assert_eq!(params("limit=-3").await.limit(20, 100).unwrap(), 1);
+        for wrong in ["", "ten", "-", "1.5", "1e2"] {
+            let params = params(&format!("limit={wrong}")).await;
+            assert!(params.limit(20, 100).is_err(), "{wrong}");
+        }
     }
 }

@@ -12,12 +12,14 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
+use crate::openapi::build;
 
 /// What is left of a file.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeletedFile {
     #[schema(value_type = String)]
     id: FileId,
+    #[schema(schema_with = build::file)]
     object: &'static str,
     deleted: bool,
 }

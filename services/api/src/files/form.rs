@@ -11,6 +11,7 @@ use super::incoming::{broken, cut_short};
 use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
 use super::purpose;
 use crate::error::ApiError;
+use crate::openapi::build;
 
 /// No field but the file is longer than this.
 const MAX_FIELD_BYTES: usize = 1024;
@@ -18,9 +19,21 @@ const MAX_FIELD_BYTES: usize = 1024;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a form is read field by field")]
 pub(super) struct FileUpload {
+    /// Rows as JSON Lines, where the purpose is `fine-tune`.
     #[schema(value_type = String, format = Binary)]
     file: Bytes,
+    #[schema(schema_with = purpose::schema)]
     purpose: String,
+    /// Belongs to `expires_after[seconds]`.
+    #[schema(rename = "expires_after[anchor]", required = false, schema_with = build::created_at)]
+    anchor: String,
+    /// The file goes when this much time has passed since its upload.
+    #[schema(
+        rename = "expires_after[seconds]",
+        minimum = 3_600,
+        maximum = 2_592_000
+    )]
+    seconds: Option<i64>,
 }
 
 /// What was read so far.

@@ -9,7 +9,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::Params;
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, SortOrder, list_page};
 
 const MAX_LIMIT: u32 = 10_000;
 
@@ -21,7 +21,7 @@ const MAX_LIMIT: u32 = 10_000;
     params(
         ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
         ("limit" = Option<i64>, Query, description = "How many elements a page has: 10000 unless asked otherwise, at most 10000. What lies outside is moved to the nearest that is allowed."),
-        ("order" = Option<String>, Query, description = "`asc` or `desc` by the time of creation."),
+        ("order" = inline(Option<SortOrder>), Query, description = "`asc` or `desc` by the time of creation."),
         ("purpose" = Option<String>, Query, description = "Only files of this purpose."),
     ),
     responses((status = 200, body = ListPage<FileObject>, description = "A page of files."))
@@ -45,7 +45,7 @@ pub async fn list_files(
 }
 
 fn order(params: &Params) -> Result<Order, ApiError> {
-    match params.get("order") {
+    match params.given("order") {
         None | Some("desc") => Ok(Order::Descending),
         Some("asc") => Ok(Order::Ascending),
         Some(_) => Err(ApiError::invalid(

@@ -38,6 +38,11 @@ pub(crate) fn parse(text: &str) -> Result<&'static str, ApiError> {
         })
 }
 
+/// As the OpenAPI document shows it.
+pub(super) fn schema() -> utoipa::openapi::Object {
+    crate::openapi::build::word(&UPLOADABLE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,11 +13,13 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
+use crate::openapi::build;
 use crate::page::{ListPage, list_page};
 
 /// A checkpoint as a client sees it. Its model answers chats like any other.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FineTuningJobCheckpoint {
+    #[schema(schema_with = build::checkpoint)]
     object: &'static str,
     #[schema(value_type = String)]
     id: CheckpointId,
@@ -32,6 +34,7 @@ pub struct FineTuningJobCheckpoint {
 /// Seven numbers, always: strict clients fail on one that is missing or null. What was not measured, as the
 /// validation of a job without a validation file, is 0.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CheckpointMetrics)]
 struct Metrics {
     step: u64,
     train_loss: f64,

@@ -15,14 +15,14 @@ use store::{TenantTx, workers};
 use time::OffsetDateTime;
 
 use super::FineTuningJob;
+use super::body::NewFineTuningJob;
 use super::needs::needs;
 use super::request::NewJob;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
 use crate::files::FINE_TUNE;
-use crate::idempotency::{Once, Opened};
-use crate::openapi::ErrorBody;
+use crate::idempotency::{Once, OnceHeader, Opened};
 use crate::{AppState, random};
 
 /// Create a job. It is in the queue when this answers.
@@ -30,15 +30,9 @@ use crate::{AppState, random};
     post,
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, of your choice: sent again within a day, it makes nothing new and gets the same answer."),
-    ),
-    request_body(content = serde_json::Value),
-    responses(
-        (status = 200, body = FineTuningJob, description = "The job, in the queue."),
-        (status = 409, body = ErrorBody, description = "The same request is being carried out right now; try again."),
-        (status = 422, body = ErrorBody, description = "The `Idempotency-Key` was used for another request."),
-    )
+    params(OnceHeader),
+    request_body(content = NewFineTuningJob),
+    responses((status = 200, body = FineTuningJob, description = "The job, in the queue."))
 )]
 pub async fn create_job(
     State(state): State<AppState>,

@@ -14,18 +14,23 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
+use crate::openapi::{ServerSentEvent, build};
 use crate::page::{ListPage, list_page};
 
 /// An event as a client sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FineTuningJobEvent {
+    #[schema(schema_with = build::event)]
     object: &'static str,
     #[schema(value_type = String)]
     id: EventId,
     created_at: i64,
+    #[schema(schema_with = build::event_level)]
     level: &'static str,
     message: String,
+    #[schema(schema_with = build::event_type)]
     r#type: &'static str,
+    #[schema(value_type = Object)]
     data: Value,
 }
 
@@ -59,7 +64,7 @@ impl From<Event> for FineTuningJobEvent {
     ),
     responses((status = 200, description = "A page of events, or a stream of them.", content(
         (ListPage<FineTuningJobEvent> = "application/json"),
-        (String = "text/event-stream"),
+        (ServerSentEvent = "text/event-stream"),
     )))
 )]
 pub async fn list_job_events(

@@ -12,6 +12,13 @@ use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::page::{ListPage, list_page};
+use utoipa::ToSchema;
+
+/// What metadata must be there.
+#[derive(ToSchema)]
+#[schema(value_type = BTreeMap<String, String>)]
+#[expect(dead_code, reason = "only described")]
+struct MetadataQuery(BTreeMap<String, String>);
 
 /// List jobs, newest first.
 #[utoipa::path(
@@ -20,6 +27,7 @@ use crate::page::{ListPage, list_page};
     tag = "Fine-tuning",
     params(
         ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        ("metadata" = inline(Option<MetadataQuery>), Query, style = DeepObject, explode, description = "`metadata[KEY]=VALUE`, any number of times, means all of them; `metadata=null` means jobs without any."),
         ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100. What lies outside is moved to the nearest that is allowed."),
         ("attune-compat" = Option<String>, Header, description = "`openai`: only OpenAI's own words, so that a paused job is shown as `queued`."),
     ),
@@ -34,7 +42,7 @@ pub async fn list_jobs(
     let listing = JobListing {
         after: params.after()?,
         limit: params.limit(20, 100)?,
-        metadata: filter(&params),
+        metadata: filter(&params)?,
     };
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let page = jobs::list(&mut tx, &listing).await?;
@@ -43,16 +51,26 @@ pub async fn list_jobs(
 }
 
 /// `metadata[k]=v`, any number of times, means all of them; the word `metadata=null` means none at all.
-fn filter(params: &Params) -> MetadataFilter {
+fn filter(params: &Params) -> Result<MetadataFilter, ApiError> {
     let pairs: BTreeMap<String, String> = params
         .map("metadata")
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+    if pairs.keys().any(|key| key.is_empty() || key.contains("][")) {
+        return Err(ApiError::invalid(
+            "metadata",
+            "`metadata` must be given as `metadata[KEY]=VALUE`, with a key that is not empty.",
+        ));
+    }
     if !pairs.is_empty() {
-        MetadataFilter::Contains(pairs)
-    } else if params.get("metadata") == Some("null") {
-        MetadataFilter::None
-    } else {
-        MetadataFilter::Any
+        return Ok(MetadataFilter::Contains(pairs));
+    }
+    match params.get("metadata") {
+        None => Ok(MetadataFilter::Any),
+        Some("null") => Ok(MetadataFilter::None),
+        Some(_) => Err(ApiError::invalid(
+            "metadata",
+            "`metadata` must be `metadata[KEY]=VALUE`, or `null` for jobs without any.",
+        )),
     }
 }

@@ -10,11 +10,13 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::PathName;
+use crate::openapi::build;
 
 /// What is left of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeletedModel {
     id: String,
+    #[schema(schema_with = build::model)]
     object: &'static str,
     deleted: bool,
 }

@@ -10,10 +10,12 @@ use super::ModelObject;
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
+use crate::openapi::build;
 
 /// All models; this list has no pages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ModelList {
+    #[schema(schema_with = build::list)]
     object: &'static str,
     data: Vec<ModelObject>,
 }

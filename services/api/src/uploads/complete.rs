@@ -14,9 +14,9 @@ use domain::upload::Completion;
 use domain::{FileId, Upload, UploadId};
 use futures::{StreamExt as _, TryStreamExt as _};
 use md5::{Digest as _, Md5};
-use store::TenantTx;
 use store::files::{self, File};
 use store::uploads::{self, Part};
+use store::{TenantTx, quotas};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -225,6 +225,11 @@ async fn commit(
     };
     // When this fails, the object is an orphan, as after any upload whose commit fails: see `create_file`.
     files::create(&mut tx, &file).await?;
+    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
+        drop(tx);
+        destination.give_up().await;
+        return Err(refused.into());
+    }
     uploads::end(
         &mut tx,
         &upload,

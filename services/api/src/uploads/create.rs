@@ -1,12 +1,12 @@
 //! `POST /v1/uploads`.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::limits::MAX_UPLOAD_BYTES;
 use domain::upload::UPLOAD_LIFETIME;
 use domain::{FieldError, Upload, UploadId, UploadStatus};
 use serde_json::{Map, Value};
-use store::uploads;
+use store::{quotas, uploads};
 use utoipa::ToSchema;
 
 use super::{UploadObject, fields};
@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::extract::JsonBody;
 use crate::files::intake::filename;
 use crate::files::purpose;
+use crate::idempotency::{Once, OnceHeader, Opened};
 
 /// The body, as the documentation shows it.
 #[derive(ToSchema)]
@@ -44,14 +45,16 @@ pub(crate) struct ExpiresAfter {
     post,
     path = "/v1/uploads",
     tag = "Files",
+    params(OnceHeader),
     request_body(content = NewUpload),
     responses((status = 200, body = UploadObject, description = "The upload, ready for its parts."))
 )]
 pub async fn create_upload(
     State(state): State<AppState>,
     tenant: Tenant,
+    once: Once,
     JsonBody(body): JsonBody,
-) -> Result<Json<UploadObject>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked = fields::of(&body)?;
     // Clients must say it, and it is theirs to know: nothing here goes by it.
     fields::text(asked, "mime_type")?;
@@ -69,9 +72,17 @@ pub async fn create_upload(
         expires_at: now + UPLOAD_LIFETIME,
     };
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+    let once = match once.open(&mut tx, &body, now).await? {
+        Opened::Answered(answer) => return Ok(answer),
+        Opened::New(once) => once,
+    };
+    // Nobody should send gigabytes to be told at the end. It is looked at again then.
+    quotas::room(&mut tx, upload.size_bytes).await?;
     uploads::create(&mut tx, &upload).await?;
+    let view = UploadObject::of(upload, None);
+    let answer = once.keep(&mut tx, &view).await?;
     tx.commit().await?;
-    Ok(Json(UploadObject::of(upload, None)))
+    Ok(answer)
 }
 
 fn size(fields: &Map<String, Value>, max_bytes: u64) -> Result<u64, FieldError> {

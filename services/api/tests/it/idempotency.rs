@@ -9,7 +9,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use store::idempotency::{Mark, Request, Standing};
 
-use crate::support::{Answer, Client, START, TestApp};
+use crate::support::{Answer, Client, Form, ROWS, START, TestApp};
 
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
@@ -225,4 +225,62 @@ async fn a_key_too_long_is_refused() {
     );
     assert_eq!(refused.refusal(), expected);
     assert_eq!(n_jobs(&app.alice).await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_sent_twice_is_stored_once() {
+    let app = TestApp::start().await;
+    let send = async |key: &str, rows: &str| {
+        let form = Form::of("fine-tune", rows).finish();
+        let request = app.alice.request(reqwest::Method::POST, "/v1/files");
+        let request = request
+            .header("content-type", Form::CONTENT_TYPE)
+            .header("idempotency-key", key);
+        app.alice.send(request.body(form)).await
+    };
+    let first = send("k1", ROWS).await;
+    let second = send("k1", ROWS).await;
+    assert_eq!((second.ok(), &second.text), (first.ok(), &first.text));
+    assert_eq!(app.object_keys().await.len(), 1);
+    let other = send("k1", &ROWS.repeat(2)).await;
+    assert_eq!(other.status, 422, "{}", other.text);
+    assert_eq!(
+        app.object_keys().await.len(),
+        1,
+        "what was refused does not stay"
+    );
+    assert_ne!(send("k2", ROWS).await.ok()["id"], first.ok()["id"]);
+}
+
+#[tokio::test]
+async fn an_upload_and_a_batch_are_begun_once() {
+    let app = TestApp::start().await;
+    let row = json!({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
+                     "body": {"model": "tiny", "messages": [{"role": "user", "content": "a"}]}});
+    let input = app
+        .alice
+        .upload(Form::of("batch", format!("{row}\n")))
+        .await
+        .ok();
+    for (path, body) in [
+        (
+            "/v1/uploads",
+            json!({"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 9, "mime_type": "text/jsonl"}),
+        ),
+        (
+            "/v1/batches",
+            json!({"input_file_id": input["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+        ),
+    ] {
+        let send = async || {
+            let request = app.alice.request(reqwest::Method::POST, path);
+            // The same key on another route is another key.
+            app.alice
+                .send(request.header("idempotency-key", "k").json(&body))
+                .await
+        };
+        let (first, second) = (send().await, send().await);
+        assert_eq!(second.ok()["id"], first.ok()["id"], "{path}");
+        assert_eq!(second.header("idempotent-replayed"), "true", "{path}");
+    }
 }

@@ -52,7 +52,11 @@ fn any_body() -> Value {
 /// One entry per route; see [`every_route_has_an_entry`].
 fn case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
-        ("GET", "/healthz" | "/readyz" | "/metrics") => Case::Public,
+        (
+            "GET",
+            "/healthz" | "/readyz" | "/metrics" | "/openapi.yaml" | "/openapi.json" | "/docs"
+            | "/docs/{*file}",
+        ) => Case::Public,
         (
             "POST",
             "/v1/files"
@@ -156,8 +160,12 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
 /// The same for the routes of organizations.
 fn org_case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
-        ("GET", "/v1/organization/projects" | "/v1/organization/users")
-        | ("GET", "/v1/organization/admin_api_keys") => Case::OrgList,
+        (
+            "GET",
+            "/v1/organization/projects"
+            | "/v1/organization/users"
+            | "/v1/organization/admin_api_keys",
+        ) => Case::OrgList,
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
             Case::OrgNamesNothing
         }
@@ -176,9 +184,10 @@ fn org_case(method: &Method, path: &'static str) -> Option<Case> {
 
 /// The pattern with these things in its places.
 fn named(pattern: &str, things: &Things) -> String {
-    let key = match pattern.contains("admin_api_keys") {
-        true => &things.admin_key,
-        false => &things.key,
+    let key = if pattern.contains("admin_api_keys") {
+        &things.admin_key
+    } else {
+        &things.key
     };
     pattern
         .replace("{project_id}", &things.project)

@@ -42,12 +42,10 @@ impl Stream {
     /// The data of the next event; `None` at the end.
     async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some((event, rest)) = self.unread.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
-                let data = data.map(str::to_owned);
-                self.unread = rest.to_owned();
-                if data.is_some() {
-                    return data;
+            if let Some(end) = self.unread.find("\n\n") {
+                let event: String = self.unread.drain(..end + 2).collect();
+                if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                    return Some(data.to_owned());
                 }
                 continue;
             }

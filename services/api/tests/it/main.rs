@@ -23,6 +23,7 @@ mod job_streams;
 mod jobs;
 mod models;
 mod oidc;
+mod openapi;
 mod organization;
 mod parts;
 mod pausing;

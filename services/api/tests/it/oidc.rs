@@ -1,6 +1,5 @@
 //! Tokens of an identity provider: which are believed, and what they open.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::auth::oidc::{Grant, OidcConfig};
@@ -19,7 +18,7 @@ fn settings(issuer: &Issuer, groups: &[(&str, ProjectId, Role)]) -> OidcConfig {
     OidcConfig {
         issuer: issuer.url.clone(),
         audiences: vec!["attune".to_owned()],
-        groups: BTreeMap::from_iter(groups),
+        groups: groups.collect(),
         groups_claim: "groups".to_owned(),
         create_users: true,
     }

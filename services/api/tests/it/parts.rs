@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
+use store::quotas::{self, Quotas};
 
 use crate::support::{Answer, Client, Form, MAX_FILE_BYTES, ROWS, START, TestApp, redacted};
 
@@ -322,4 +323,33 @@ async fn an_upload_takes_nothing_after_its_hour() {
         code(&app.alice.complete(&id, &body).await),
         "upload_expired"
     );
+}
+
+#[tokio::test]
+async fn parts_make_no_file_that_the_project_may_not_store() {
+    let app = TestApp::start().await;
+    let id = app.alice.begin_upload(ROWS.len()).await;
+    let part = app.alice.add_part(&id, ROWS).await;
+    let job = app.alice.job(json!({})).await;
+    let org_id = job["organization_id"].as_str().unwrap().parse().unwrap();
+    let quotas = Quotas {
+        max_storage_bytes: Some(ROWS.len() as u64 + 1),
+        ..Quotas::default()
+    };
+    let mut tx = app.database.store().operator_tx().await.unwrap();
+    quotas::set(&mut tx, org_id, app.alice_project, &quotas)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    let n_objects = app.object_keys().await.len();
+    let refused = app.alice.complete(&id, &json!({"part_ids": [part]})).await;
+    let refusal = refused.refusal();
+    assert_eq!(
+        (refusal.0, refusal.2.as_deref()),
+        (429, Some("insufficient_quota"))
+    );
+    assert_eq!(app.object_keys().await.len(), n_objects);
+    let refused = app.alice.post("/v1/uploads", &request(8)).await;
+    assert_eq!(refused.status, 429);
 }

@@ -9,7 +9,8 @@ const PREVIEW: &str = "/v1/fine_tuning/jobs/preview";
 /// The preview of a file of these rows, with these fields beside the file.
 async fn preview(app: &TestApp, rows: &[Value], fields: Value) -> Value {
     app.register_wordy().await;
-    let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    let rows = rows.join("\n") + "\n";
     let file = app.alice.upload(Form::of("fine-tune", &rows)).await.ok();
     let mut body = json!({"model": "wordy", "training_file": file["id"]});
     let Value::Object(fields) = fields else {

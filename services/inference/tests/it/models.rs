@@ -3,7 +3,7 @@
 use domain::ProjectId;
 use serde_json::json;
 use sqlx::PgPool;
-use store::models;
+use store::{models, permissions, projects};
 use time::OffsetDateTime;
 
 use crate::harness::{BASE, TestServer, content, greedy};
@@ -65,4 +65,35 @@ async fn a_deleted_model_is_gone_although_it_is_loaded(pool: PgPool) {
         .refusal(server.owner, &greedy(&server.tuned, 1))
         .await;
     assert_eq!(status, 404);
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_permitted_model_answers_until_the_permission_is_taken_back(pool: PgPool) {
+    let server = TestServer::start(pool).await;
+    let mut tx = server.store.tenant_tx(server.owner).await.unwrap();
+    let org_id = projects::own(&mut tx).await.unwrap().unwrap().org_id;
+    drop(tx);
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let mut tx = server.store.org_tx(org_id).await.unwrap();
+    let second = projects::create_named(&mut tx, org_id, "Second", now).await;
+    let second = second.unwrap().id;
+    tx.commit().await.unwrap();
+    let status = async || {
+        let request = server.ask_for(second, &greedy(&server.tuned, 1));
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(status().await, 404);
+
+    let mut tx = server.store.org_tx(org_id).await.unwrap();
+    let model = permissions::model(&mut tx, &server.tuned).await.unwrap();
+    let model = model.unwrap();
+    let made = permissions::create(&mut tx, &model, second, now).await;
+    let made = made.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(status().await, 200);
+
+    let mut tx = server.store.org_tx(org_id).await.unwrap();
+    permissions::delete(&mut tx, &model, made.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(status().await, 404);
 }
