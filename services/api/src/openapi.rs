@@ -20,7 +20,7 @@ const KEY: &str = "api_key";
 /// What went wrong.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `error.rs` writes it")]
-struct ErrorBody {
+pub(crate) struct ErrorBody {
     error: ErrorFields,
 }
 

@@ -300,7 +300,7 @@ impl World {
             Op::Release(_) => drop(lease::release(&mut tx, lease, Duration::ZERO).await?),
             Op::Crash(_) => {
                 self.expire("lease_token = $1", Some(lease.lease_token.0))
-                    .await
+                    .await;
             }
             Op::RetryLater(_) if stands.is_none_or(|job| job.job.attempt < job.max_attempts) => {
                 drop(lease::retry_later(&mut tx, lease, queue::backoff(9)).await?);

@@ -39,7 +39,7 @@ async fn every_fault_is_a_400_with_its_param() {
             "method.dpo.hyperparameters.beta",
         ),
         (json!({"attune": {"beta": 0.1}}), "attune.beta"),
-        (json!({"attune": {"tuning": "full"}}), "attune.tuning"),
+        (json!({"attune": {"tuning": "prefix"}}), "attune.tuning"),
         (
             json!({"attune": {"replay": {"ratio": 0.1}}}),
             "attune.replay.file",

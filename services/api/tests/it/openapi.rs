@@ -30,7 +30,7 @@ async fn the_document_and_its_page_are_served_without_a_key() {
     assert!(page.text.contains("swagger-ui"));
     // Everything that the page asks for is here.
     for part in page.text.split(['"', '\'']) {
-        if part.ends_with(".js") || part.ends_with(".css") {
+        if matches!(part.rsplit_once('.'), Some((_, "js" | "css"))) {
             assert!(!part.contains("//"), "{part} is somewhere else");
             let path = format!("/docs/{}", part.trim_start_matches("./"));
             assert_eq!(app.anonymous.get(&path).await.status, 200, "{path}");
