@@ -18,6 +18,7 @@ use domain::WebhookEndpointId;
 use serde::Serialize;
 use store::sealed::Keyring;
 use store::webhooks::Endpoint;
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 pub use sender::Sender;
@@ -87,8 +88,8 @@ impl From<Endpoint> for WebhookEndpoint {
             updated_at: endpoint.configured_at.unix_timestamp(),
             signing_secret_hint: endpoint.secret_hint,
             attune: EndpointHealth {
-                disabled_at: endpoint.disabled_at.map(|at| at.unix_timestamp()),
-                failing_since: endpoint.failing_since.map(|at| at.unix_timestamp()),
+                disabled_at: endpoint.disabled_at.map(OffsetDateTime::unix_timestamp),
+                failing_since: endpoint.failing_since.map(OffsetDateTime::unix_timestamp),
                 last_failure: endpoint.last_failure,
             },
         }

@@ -54,6 +54,7 @@ struct Explanations {
 /// Tokens that one judge took.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: `grading` writes it")]
+#[expect(clippy::struct_field_names, reason = "OpenAI's words")]
 struct TokenUsage {
     prompt_tokens: u64,
     completion_tokens: u64,

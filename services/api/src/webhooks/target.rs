@@ -166,6 +166,10 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+#[expect(
+    clippy::unnested_or_patterns,
+    reason = "a registry's entry per pattern"
+)]
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !matches!(
@@ -201,7 +205,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         }
         [0x2002, high, low, ..] => embedded(high, low),
         // Protocol assignments (Teredo and ORCHID among them), documentation.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // All that is handed out. What lies outside is loopback, unspecified, unique local, link-local, multicast, or
         // not handed out.
         [first, ..] => (0x2000..=0x3fff).contains(&first),

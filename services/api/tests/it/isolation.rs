@@ -53,8 +53,24 @@ fn any_body() -> Value {
 fn case(method: &Method, path: &'static str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", path) if !path.starts_with("/v1/") => Case::Public,
-        ("POST", "/v1/files" | "/v1/uploads" | "/v1/chat/completions") => Case::NamesNothing,
-        ("GET", "/v1/files" | "/v1/batches" | "/v1/fine_tuning/jobs" | "/v1/models") => Case::List,
+        (
+            "POST",
+            "/v1/files"
+            | "/v1/uploads"
+            | "/v1/chat/completions"
+            | "/v1/fine_tuning/alpha/graders/run"
+            | "/v1/fine_tuning/alpha/graders/validate"
+            | "/v1/webhook_endpoints",
+        )
+        | ("GET", "/v1/webhook_event_types") => Case::NamesNothing,
+        (
+            "GET",
+            "/v1/files"
+            | "/v1/batches"
+            | "/v1/fine_tuning/jobs"
+            | "/v1/models"
+            | "/v1/webhook_endpoints",
+        ) => Case::List,
         ("POST", "/v1/batches") => Case::Body(|things| {
             json!({
                 "input_file_id": things.file,
@@ -66,14 +82,6 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
         ("POST", "/v1/batches/{id}/cancel") => {
             Case::Path(|things| format!("/v1/batches/{}/cancel", things.batch))
         }
-        (
-            "POST",
-            "/v1/fine_tuning/alpha/graders/run" | "/v1/fine_tuning/alpha/graders/validate",
-        ) => Case::NamesNothing,
-        ("GET", "/v1/webhook_event_types") | ("POST", "/v1/webhook_endpoints") => {
-            Case::NamesNothing
-        }
-        ("GET", "/v1/webhook_endpoints") => Case::List,
         ("GET" | "DELETE", "/v1/webhook_endpoints/{id}") => {
             Case::Path(|things| format!("/v1/webhook_endpoints/{}", things.endpoint))
         }

@@ -68,7 +68,7 @@ async fn an_endpoint_is_made_shown_changed_and_deleted() {
 
     let shown = app.alice.get(&path_of(&made)).await;
     assert!(!shown.text.contains(&secret) && shown.ok().get("signing_secret").is_none());
-    app.clock.advance(Duration::from_secs(60));
+    app.clock.advance(Duration::from_mins(1));
     let same = app.alice.post(&path_of(&made), &json!({})).await.ok();
     assert_eq!(same["updated_at"], made["created_at"]);
     let change = json!({"name": "theirs", "event_types": ["batch.completed", "batch.completed"]});
