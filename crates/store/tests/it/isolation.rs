@@ -1,6 +1,6 @@
 //! No tenant sees another's rows, in any table, now or after the next migration.
 
-use domain::{FileId, FineTunedModelId, OrgId, OrgRole, Role, ServiceAccountId};
+use domain::{FileId, FineTunedModelId, OrgId, OrgRole, Role, ServiceAccountId, WebhookEventType};
 use sqlx::PgPool;
 use store::api_keys::{self, NewApiKey, Pepper};
 use store::batches::lines;
@@ -9,7 +9,9 @@ use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
 use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
+use store::sealed::Keyring;
 use store::service_accounts::{self, ServiceAccount};
+use store::webhooks::{self, Settings};
 use store::{
     Store, TenantTx, batches, checkpoints, jobs, members, metrics, models, permissions, projects,
     uploads, users,
@@ -112,6 +114,7 @@ async fn fill(store: &Store, tenant: Tenant) {
         .await
         .unwrap();
     keep_answer(&mut tx).await;
+    hear(&mut tx).await;
     tx.commit().await.unwrap();
     let (_, turn) = turn(store).await.expect("a batch waits");
     let mut tx = store.tenant_tx(turn.project_id).await.unwrap();
@@ -144,6 +147,21 @@ async fn administer(store: &Store, tenant: Tenant, model: &str) {
         .await
         .unwrap();
     tx.commit().await.unwrap();
+}
+
+/// An endpoint, and an event on its way there.
+async fn hear(tx: &mut TenantTx) {
+    let settings = Settings {
+        name: "hook".to_owned(),
+        url: "https://example.com/".to_owned(),
+        event_types: vec![WebhookEventType::BatchFailed],
+    };
+    let keyring = Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap();
+    let endpoint = webhooks::create(tx, &keyring, &settings, "secret", now());
+    endpoint.await.unwrap().expect("there is room for one");
+    webhooks::enqueue(tx, WebhookEventType::BatchFailed, "batch_1", now())
+        .await
+        .unwrap();
 }
 
 async fn keep_answer(tx: &mut TenantTx) {

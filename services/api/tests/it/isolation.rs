@@ -29,15 +29,13 @@ enum Case {
     /// It makes something new out of what is sent, or asks another service, which has this test for itself.
     NamesNothing,
     /// It names a thing in its path.
-    Path(fn(&Things) -> String),
+    Path,
     /// It names a thing in its body.
     Body(fn(&Things) -> Value),
-    /// It names a thing in its path, and needs a body besides.
-    PathAndBody(fn(&Things) -> String, fn(&Things) -> Value),
     /// It lists, and must not list these.
     List,
     /// It belongs to the organization: an administrator's, who names a thing in its path.
-    OrgPath(&'static str),
+    OrgPath,
     /// It belongs to the organization and lists.
     OrgList,
     /// It belongs to the organization and makes something new.
@@ -49,8 +47,24 @@ fn any_body() -> Value {
     json!({"name": "x", "role": "owner", "email": "x@example.com", "project_ids": ["proj_x"]})
 }
 
+/// What a route that names a thing in its path must be sent besides.
+fn body(method: &Method, path: &str) -> Option<Value> {
+    if method != Method::POST {
+        return None;
+    }
+    match path {
+        "/v1/uploads/{id}/complete" => {
+            Some(json!({"part_ids": [format!("part_{}", "0".repeat(32))]}))
+        }
+        "/v1/webhook_endpoints/{id}" => Some(json!({"name": "mine"})),
+        "/v1/webhook_endpoints/{id}/rotate_secret" => Some(json!({})),
+        "/v1/webhook_endpoints/{id}/test" => Some(json!({"event_type": "batch.failed"})),
+        _ => None,
+    }
+}
+
 /// One entry per route; see [`every_route_has_an_entry`].
-fn case(method: &Method, path: &'static str) -> Option<Case> {
+fn case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         ("GET", path) if !path.starts_with("/v1/") => Case::Public,
         (
@@ -78,83 +92,26 @@ fn case(method: &Method, path: &'static str) -> Option<Case> {
                 "completion_window": "24h",
             })
         }),
-        ("GET", "/v1/batches/{id}") => Case::Path(|things| format!("/v1/batches/{}", things.batch)),
-        ("POST", "/v1/batches/{id}/cancel") => {
-            Case::Path(|things| format!("/v1/batches/{}/cancel", things.batch))
-        }
-        ("GET" | "DELETE", "/v1/webhook_endpoints/{id}") => {
-            Case::Path(|things| format!("/v1/webhook_endpoints/{}", things.endpoint))
-        }
-        ("POST", "/v1/webhook_endpoints/{id}") => Case::PathAndBody(
-            |things| format!("/v1/webhook_endpoints/{}", things.endpoint),
-            |_| json!({"name": "mine"}),
-        ),
-        ("POST", "/v1/webhook_endpoints/{id}/rotate_secret") => Case::PathAndBody(
-            |things| format!("/v1/webhook_endpoints/{}/rotate_secret", things.endpoint),
-            |_| json!({}),
-        ),
-        ("POST", "/v1/webhook_endpoints/{id}/test") => Case::PathAndBody(
-            |things| format!("/v1/webhook_endpoints/{}/test", things.endpoint),
-            |_| json!({"event_type": "batch.failed"}),
-        ),
-        ("GET" | "DELETE", "/v1/files/{id}") => {
-            Case::Path(|things| format!("/v1/files/{}", things.file))
-        }
-        ("GET", "/v1/files/{id}/content") => {
-            Case::Path(|things| format!("/v1/files/{}/content", things.file))
-        }
         (
             "POST",
             "/v1/fine_tuning/jobs"
             | "/v1/fine_tuning/jobs/estimate"
             | "/v1/fine_tuning/jobs/preview",
         ) => Case::Body(|things| json!({"model": "tiny", "training_file": things.file})),
-        ("POST", "/v1/uploads/{id}/parts") => {
-            Case::Path(|things| format!("/v1/uploads/{}/parts", things.upload))
+        _ if path.starts_with("/v1/organization/")
+            || path.starts_with("/v1/fine_tuning/checkpoints/") =>
+        {
+            return org_case(method, path);
         }
-        ("POST", "/v1/uploads/{id}/complete") => Case::PathAndBody(
-            |things| format!("/v1/uploads/{}/complete", things.upload),
-            |_| json!({"part_ids": [format!("part_{}", "0".repeat(32))]}),
-        ),
-        ("POST", "/v1/uploads/{id}/cancel") => {
-            Case::Path(|things| format!("/v1/uploads/{}/cancel", things.upload))
+        // A place that names something new must be given a thing of its own.
+        _ => {
+            (path.contains('{') && !named(path, &nobodys()).contains('{')).then_some(Case::Path)?
         }
-        ("GET", "/v1/fine_tuning/jobs/{id}") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}", things.job))
-        }
-        ("POST", "/v1/fine_tuning/jobs/{id}/cancel") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/cancel", things.job))
-        }
-        ("POST", "/v1/fine_tuning/jobs/{id}/pause") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/pause", things.job))
-        }
-        ("POST", "/v1/fine_tuning/jobs/{id}/resume") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/resume", things.job))
-        }
-        ("GET", "/v1/fine_tuning/jobs/{id}/events") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/events", things.job))
-        }
-        ("GET", "/v1/fine_tuning/jobs/{id}/metrics") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/metrics", things.job))
-        }
-        ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints") => {
-            Case::Path(|things| format!("/v1/fine_tuning/jobs/{}/checkpoints", things.job))
-        }
-        ("GET", "/v1/models/{*model}/download") => {
-            Case::Path(|things| format!("/v1/models/{}/download", things.model))
-        }
-        ("GET", "/v1/models/{*model}/limits") => {
-            Case::Path(|things| format!("/v1/models/{}/limits", things.model))
-        }
-        ("GET" | "DELETE", "/v1/models/{*model}") => {
-            Case::Path(|things| format!("/v1/models/{}", things.model))
-        }
-        _ => return org_case(method, path),
     })
 }
 
 /// The same for the routes of organizations.
-fn org_case(method: &Method, path: &'static str) -> Option<Case> {
+fn org_case(method: &Method, path: &str) -> Option<Case> {
     Some(match (method.as_str(), path) {
         (
             "GET",
@@ -168,16 +125,8 @@ fn org_case(method: &Method, path: &'static str) -> Option<Case> {
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
             Case::OrgNamesNothing
         }
-        _ if path.starts_with("/v1/organization/projects/{project_id}")
-            || path.starts_with("/v1/organization/users/{user_id}")
-            || path.starts_with("/v1/organization/admin_api_keys/{key_id}")
-            || path.starts_with("/v1/fine_tuning/checkpoints/{model}/permissions") =>
-        {
-            // A place that names something new must be given a thing of its own.
-            let rest = named(path, &nobodys());
-            (!rest.contains('{')).then_some(Case::OrgPath(path))?
-        }
-        _ => return None,
+        _ => (path.contains('{') && !named(path, &nobodys()).contains('{'))
+            .then_some(Case::OrgPath)?,
     })
 }
 
@@ -188,7 +137,16 @@ fn named(pattern: &str, things: &Things) -> String {
     } else {
         &things.key
     };
+    let id = match pattern.split('/').nth(2) {
+        Some("files") => &things.file,
+        Some("uploads") => &things.upload,
+        Some("batches") => &things.batch,
+        Some("webhook_endpoints") => &things.endpoint,
+        _ => &things.job,
+    };
     pattern
+        .replace("{id}", id)
+        .replace("{*model}", &things.model)
         .replace("{project_id}", &things.project)
         .replace("{key_id}", key)
         .replace("{service_account_id}", &things.service_account)
@@ -284,67 +242,69 @@ fn every_route_has_an_entry() {
     }
 }
 
-#[tokio::test]
-async fn another_tenants_things_are_like_missing_ones() {
-    let app = TestApp::start().await;
-    let (alices, nobodys) = (of_alice(&app).await, nobodys());
-    for route in ROUTES {
-        let method = &route.method;
-        let (theirs, missing) = match case(method, route.path).expect("the test above") {
-            Case::Public | Case::NamesNothing | Case::OrgNamesNothing => continue,
-            Case::OrgList => {
-                let list = app.bobs_admin.get(route.path).await.ok().to_string();
-                for id in [&alices.project, &alices.user, &alices.admin_key] {
-                    assert!(!list.contains(id.as_str()), "{}", route.path);
-                }
-                continue;
-            }
-            Case::OrgPath(path) => {
-                let body = (method == Method::POST).then(any_body);
-                let asked =
-                    |things| ask(&app.bobs_admin, method, named(path, things), body.clone());
-                (asked(&alices).await, asked(&nobodys).await)
-            }
-            Case::List => {
-                let list = app.bob.get(route.path).await.ok().to_string();
-                let theirs = [
+/// What is answered when somebody else asks a route for a thing of Alice's, and for one that does not exist. None for a
+/// route that can name none.
+async fn answers(
+    app: &TestApp,
+    (method, path): (&Method, &str),
+    alices: &Things,
+    nobodys: &Things,
+) -> Option<[Answer; 2]> {
+    let (client, body) = match case(method, path).expect("the test above") {
+        Case::Public | Case::NamesNothing | Case::OrgNamesNothing => return None,
+        Case::List => {
+            does_not_list(
+                &app.bob,
+                path,
+                &[
                     &alices.file,
                     &alices.job,
                     &alices.model,
                     &alices.batch,
                     &alices.endpoint,
-                ];
-                for name in theirs {
-                    assert!(!list.contains(name.as_str()), "{}", route.path);
-                }
-                continue;
-            }
-            Case::Path(path) => (
-                ask(&app.bob, method, path(&alices), None).await,
-                ask(&app.bob, method, path(&nobodys), None).await,
-            ),
-            Case::PathAndBody(path, body) => (
-                ask(&app.bob, method, path(&alices), Some(body(&alices))).await,
-                ask(&app.bob, method, path(&nobodys), Some(body(&nobodys))).await,
-            ),
-            Case::Body(body) => (
-                ask(&app.bob, method, route.path.to_owned(), Some(body(&alices))).await,
-                ask(
-                    &app.bob,
-                    method,
-                    route.path.to_owned(),
-                    Some(body(&nobodys)),
-                )
-                .await,
-            ),
+                ],
+            )
+            .await;
+            return None;
+        }
+        Case::OrgList => {
+            let theirs = [&alices.project, &alices.user, &alices.admin_key];
+            does_not_list(&app.bobs_admin, path, &theirs).await;
+            return None;
+        }
+        Case::Body(body) => {
+            let asked = |things| ask(&app.bob, method, path.to_owned(), Some(body(things)));
+            return Some([asked(alices).await, asked(nobodys).await]);
+        }
+        Case::Path => (&app.bob, body(method, path)),
+        Case::OrgPath => {
+            let body = (method == Method::POST).then(any_body);
+            (&app.bobs_admin, body)
+        }
+    };
+    let asked = |things| ask(client, method, named(path, things), body.clone());
+    Some([asked(alices).await, asked(nobodys).await])
+}
+
+async fn does_not_list(client: &Client, path: &str, names: &[&String]) {
+    let list = client.get(path).await.ok().to_string();
+    for name in names {
+        assert!(!list.contains(name.as_str()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn another_tenants_things_are_like_missing_ones() {
+    let app = TestApp::start().await;
+    let (alices, nobodys) = (of_alice(&app).await, nobodys());
+    for route in ROUTES {
+        let asked = (&route.method, route.path);
+        let Some([theirs, missing]) = answers(&app, asked, &alices, &nobodys).await else {
+            continue;
         };
-        assert_eq!(theirs.status, 404, "{method} {}", route.path);
-        assert_eq!(
-            anonymous(&theirs, &alices),
-            anonymous(&missing, &nobodys),
-            "{method} {}",
-            route.path
-        );
+        assert_eq!(theirs.status, 404, "{asked:?}");
+        let seen = anonymous(&theirs, &alices);
+        assert_eq!(seen, anonymous(&missing, &nobodys), "{asked:?}");
     }
     // None of that changed anything for the owner.
     app.alice
@@ -371,19 +331,14 @@ async fn what_an_administrator_of_others_asked_for_is_untouched() {
     let app = TestApp::start().await;
     let things = of_alice(&app).await;
     for route in ROUTES {
-        if let Some(Case::OrgPath(path)) = case(&route.method, route.path) {
-            ask(
-                &app.bobs_admin,
-                &route.method,
-                named(path, &things),
-                Some(any_body()),
-            )
-            .await;
+        if let Some(Case::OrgPath) = case(&route.method, route.path) {
+            let path = named(route.path, &things);
+            ask(&app.bobs_admin, &route.method, path, Some(any_body())).await;
         }
     }
     for route in ROUTES.iter().filter(|route| route.method == Method::GET) {
-        if let Some(Case::OrgPath(path)) = case(&route.method, route.path) {
-            app.admin.get(&named(path, &things)).await.ok();
+        if let Some(Case::OrgPath) = case(&route.method, route.path) {
+            app.admin.get(&named(route.path, &things)).await.ok();
         }
     }
     assert_eq!(app.alice.get("/v1/models").await.status, 200);
@@ -428,7 +383,7 @@ async fn no_route_answers_without_the_right_kind_of_key() {
     for route in ROUTES {
         let wrong = match case(&route.method, route.path).expect("the test above") {
             Case::Public => continue,
-            Case::OrgPath(_) | Case::OrgList | Case::OrgNamesNothing => &app.alice,
+            Case::OrgPath | Case::OrgList | Case::OrgNamesNothing => &app.alice,
             _ => &app.admin,
         };
         let path = filled(route.path);
