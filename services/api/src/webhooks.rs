@@ -16,6 +16,8 @@ pub mod update;
 
 use domain::WebhookEndpointId;
 use serde::Serialize;
+use store::TenantTx;
+use store::audit::{self, Act};
 use store::sealed::Keyring;
 use store::webhooks::Endpoint;
 use time::OffsetDateTime;
@@ -24,6 +26,7 @@ use utoipa::ToSchema;
 pub use sender::Sender;
 
 use crate::AppState;
+use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::Identifies;
 
@@ -98,6 +101,18 @@ impl From<Endpoint> for WebhookEndpoint {
 
 fn missing(id: WebhookEndpointId) -> ApiError {
     ApiError::not_found(Thing::WebhookEndpoint, &id.to_string())
+}
+
+/// Writes a change of an endpoint into the audit log.
+async fn record(
+    tx: &mut TenantTx,
+    tenant: &Tenant,
+    action: &'static str,
+    id: WebhookEndpointId,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let act = Act::new(action, "webhook_endpoint", id);
+    Ok(audit::record(tx, &tenant.actor(), &act, now).await?)
 }
 
 /// What secrets are sealed with. Without it there are no webhooks.

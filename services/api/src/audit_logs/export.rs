@@ -1,7 +1,7 @@
 //! `GET /v1/organization/audit_logs/export`: the whole log as JSON Lines, oldest first.
 //!
 //! Each line has every field that the hash is over, as the text it is over, so that whoever holds the lines can verify
-//! them: `attune admin audit verify --file`, or any SHA-256.
+//! them with any SHA-256, as `store::audit::chain` says how. `attune admin audit verify` reads the database instead.
 
 use async_stream::stream;
 use axum::body::Body;

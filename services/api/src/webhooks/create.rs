@@ -6,7 +6,7 @@ use store::webhooks::{self, MAX_ENDPOINTS};
 
 use super::settings::Given;
 use super::signature::Secret;
-use super::{WebhookEndpointWithSecret, keyring};
+use super::{WebhookEndpointWithSecret, keyring, record};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -36,6 +36,14 @@ pub async fn create_webhook_endpoint(
             format!("A project has at most {MAX_ENDPOINTS} webhook endpoints; delete one first.");
         ApiError::invalid_request(message).code("too_many_webhook_endpoints")
     })?;
+    record(
+        &mut tx,
+        &tenant,
+        "webhook_endpoint.created",
+        endpoint.id,
+        now,
+    )
+    .await?;
     tx.commit().await?;
     Ok(Json(WebhookEndpointWithSecret {
         endpoint: endpoint.into(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use store::webhooks;
 use utoipa::ToSchema;
 
-use super::missing;
+use super::{missing, record};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -39,6 +39,14 @@ pub async fn delete_webhook_endpoint(
     if !webhooks::delete(&mut tx, id).await? {
         return Err(missing(id));
     }
+    record(
+        &mut tx,
+        &tenant,
+        "webhook_endpoint.deleted",
+        id,
+        state.clock.now(),
+    )
+    .await?;
     tx.commit().await?;
     Ok(Json(DeletedWebhookEndpoint {
         id,

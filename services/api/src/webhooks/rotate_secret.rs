@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::webhooks;
 
 use super::signature::Secret;
-use super::{WebhookEndpointWithSecret, keyring, missing};
+use super::{WebhookEndpointWithSecret, keyring, missing, record};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -42,6 +42,7 @@ pub async fn rotate_webhook_secret(
     let endpoint =
         webhooks::rotate_secret(&mut tx, keyring, id, secret.expose(), old_until, now).await?;
     let endpoint = endpoint.ok_or_else(|| missing(id))?;
+    record(&mut tx, &tenant, "webhook_endpoint.secret_rotated", id, now).await?;
     tx.commit().await?;
     Ok(Json(WebhookEndpointWithSecret {
         endpoint: endpoint.into(),

@@ -6,7 +6,7 @@ use domain::WebhookEndpointId;
 use store::webhooks::{self, Settings};
 
 use super::settings::Given;
-use super::{WebhookEndpoint, missing};
+use super::{WebhookEndpoint, missing, record};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
@@ -38,7 +38,10 @@ pub async fn update_webhook_endpoint(
         url: old.url,
         event_types: old.event_types,
     });
-    let endpoint = webhooks::update(&mut tx, id, &settings, state.clock.now()).await?;
+    let now = state.clock.now();
+    let endpoint = webhooks::update(&mut tx, id, &settings, now).await?;
+    let endpoint = endpoint.ok_or_else(|| missing(id))?;
+    record(&mut tx, &tenant, "webhook_endpoint.updated", id, now).await?;
     tx.commit().await?;
-    Ok(Json(endpoint.ok_or_else(|| missing(id))?.into()))
+    Ok(Json(endpoint.into()))
 }

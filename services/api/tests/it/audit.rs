@@ -82,6 +82,25 @@ async fn a_model_that_goes_is_written_down() {
 }
 
 #[tokio::test]
+async fn whom_a_project_tells_is_written_down() {
+    let app = TestApp::start().await;
+    let hook = json!({"name": "h", "url": "http://127.0.0.1:9/", "event_types": ["batch.failed"]});
+    let made = app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
+    let path = format!("/v1/webhook_endpoints/{}", made["id"].as_str().unwrap());
+    app.alice.post(&path, &json!({"name": "i"})).await.ok();
+    let rotate = format!("{path}/rotate_secret");
+    app.alice.post(&rotate, &json!({})).await.ok();
+    app.alice.delete(&path).await.ok();
+    let rows = log(&app.admin, "").await;
+    let acts = ["deleted", "secret_rotated", "updated", "created"];
+    assert_eq!(
+        types(&rows),
+        acts.map(|act| format!("webhook_endpoint.{act}"))
+    );
+    assert!(!json!(rows).to_string().contains("whsec_"));
+}
+
+#[tokio::test]
 async fn administrators_filter_and_page() {
     let app = TestApp::start().await;
     let file = app.alice.training_file().await;
