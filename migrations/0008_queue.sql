@@ -89,11 +89,12 @@ BEGIN
     SELECT max(served_virtual_time) INTO present FROM project_queues;
     IF runs = 1 THEN
         -- A claim is what costs. A project whose jobs nobody could take for a while (a pause between attempts, no worker
-        -- of their kind) was not served meanwhile; two turns of that are made up for, and no more.
+        -- of their kind) was not served meanwhile; 32 turns of that are made up for, and no more. Fewer would take away what
+        -- a project is behind only because others are being served at this very instant, again and again.
         UPDATE project_queues
         SET n_waiting = n_waiting + waits, n_running = n_running + 1,
-            served_virtual_time = greatest(virtual_time, present - 2),
-            virtual_time = greatest(virtual_time, present - 2) + 1 / weight, updated_at = now()
+            served_virtual_time = greatest(virtual_time, present - 32),
+            virtual_time = greatest(virtual_time, present - 32) + 1 / weight, updated_at = now()
         WHERE project_id = mine;
         RETURN NULL;
     END IF;

@@ -7,6 +7,8 @@ use sqlx::PgPool;
 use store::shares::{self, Share};
 use store::{Store, jobs, lease, queue};
 
+use tokio::task::JoinSet;
+
 use crate::given::{
     ANY_WORKER, LEASE, Tenant, claimed, job, request, some_tenants, stored, two_tenants,
 };
@@ -104,7 +106,7 @@ async fn nobody_pays_for_what_was_used_while_nobody_else_waited(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
-async fn jobs_that_no_worker_could_take_earn_two_turns_at_most(pool: PgPool) {
+async fn jobs_that_no_worker_could_take_earn_32_turns_at_most(pool: PgPool) {
     let (store, [waits, runs]) = two_tenants(&pool).await;
     let needs = Needs {
         device: Some(DeviceKind::Cuda),
@@ -115,12 +117,12 @@ async fn jobs_that_no_worker_could_take_earn_two_turns_at_most(pool: PgPool) {
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    many(&store, runs, 60).await;
-    served(&store, 40).await;
-    many(&store, waits, 20).await;
-    let served = served(&store, 20).await;
+    many(&store, runs, 120).await;
+    served(&store, 90).await;
+    many(&store, waits, 60).await;
+    let served = served(&store, 60).await;
     let [waits, runs] = [served[&waits.project_id], served[&runs.project_id]];
-    assert!(waits.abs_diff(runs) <= 4, "{waits} and {runs}");
+    assert!(waits.abs_diff(runs) <= 34, "{waits} and {runs}");
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -208,21 +210,34 @@ async fn a_worker_takes_only_what_it_can_do(pool: PgPool) {
     assert_eq!(claimed_by(&store, ANY_WORKER).await, None);
 }
 
-/// Claims at the same instant do not queue up behind one project: with many of them each is served in turn.
+/// A claim that finds every project busy waits for one of them and takes what it gets, so turns are kept to as many jobs as
+/// there are claims at the same instant, however long it goes on.
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn many_claims_at_once_are_fair_too(pool: PgPool) {
+    const AT_ONCE: usize = 6;
     let (store, tenants) = some_tenants(&pool, 3).await;
     for tenant in &tenants {
-        many(&store, *tenant, 20).await;
+        many(&store, *tenant, 80).await;
     }
-    let claims = (0..30).map(|_| claimed(&store));
+    let mut workers = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let store = store.clone();
+        workers.spawn(async move {
+            let mut projects = Vec::new();
+            for _ in 0..120 / AT_ONCE {
+                projects.push(claimed(&store).await.expect("a job waits").job.project_id);
+            }
+            projects
+        });
+    }
     let mut served: BTreeMap<ProjectId, usize> = BTreeMap::new();
-    for claimed in futures::future::join_all(claims).await {
-        *served
-            .entry(claimed.expect("a job waits").job.project_id)
-            .or_default() += 1;
+    for project_id in workers.join_all().await.into_iter().flatten() {
+        *served.entry(project_id).or_default() += 1;
     }
-    assert!(served.values().all(|n| (4..=16).contains(n)), "{served:?}");
+    assert!(
+        served.values().all(|n| n.abs_diff(40) <= 2 * AT_ONCE),
+        "{served:?}"
+    );
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

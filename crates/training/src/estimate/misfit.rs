@@ -36,7 +36,8 @@ pub(super) fn check(
     if memory.to_come() <= free {
         return Ok(());
     }
-    Err(misfit(memory, limit_bytes, fullest, config))
+    let ways = ways_with_batches(config).chain(ways_with_weights(config));
+    Err(misfit(memory, limit_bytes, fullest, ways))
 }
 
 /// Whether a process that has loaded nothing yet may come to hold all of it.
@@ -47,7 +48,8 @@ pub(super) fn check_all(
 ) -> Result<(), TrainError> {
     match room.limit_bytes() {
         Some(limit) if memory.total() > limit => {
-            Err(misfit(memory, limit, &BatchShape::default(), config))
+            let ways = ways_with_weights(config);
+            Err(misfit(memory, limit, &BatchShape::default(), ways))
         }
         _ => Ok(()),
     }
@@ -57,33 +59,39 @@ fn misfit(
     memory: &Memory,
     limit_bytes: u64,
     fullest: &BatchShape,
-    config: &TrainingConfig,
+    ways: impl Iterator<Item = String>,
 ) -> TrainError {
+    let mut ways_out: Vec<String> = ways.collect();
+    if ways_out.is_empty() {
+        ways_out.push("give it more".to_owned());
+    }
     TrainError::DoesNotFit(Box::new(Misfit {
         memory: *memory,
         limit_bytes,
         fullest: fullest.clone(),
-        ways_out: ways_out(config),
+        ways_out,
     }))
 }
 
-fn ways_out(config: &TrainingConfig) -> Vec<String> {
-    let mut ways = Vec::new();
-    if config.batch_size > 1 {
-        ways.push(format!("lower `batch_size` ({})", config.batch_size));
-    }
-    ways.push(format!("lower `max_seq_len` ({})", config.max_seq_len));
-    if !config.recompute {
-        ways.push("set `recompute`".to_owned());
-    }
-    match config.tuning {
-        Tuning::Full { .. } => ways.push("learn an adapter (`tuning`: `lora`)".to_owned()),
+/// What makes a step's batches take less.
+fn ways_with_batches(config: &TrainingConfig) -> impl Iterator<Item = String> {
+    let batch =
+        (config.batch_size > 1).then(|| format!("lower `batch_size` ({})", config.batch_size));
+    let length = Some(format!("lower `max_seq_len` ({})", config.max_seq_len));
+    let recompute = (!config.recompute).then(|| "set `recompute`".to_owned());
+    [batch, length, recompute].into_iter().flatten()
+}
+
+/// What makes the weights take less.
+fn ways_with_weights(config: &TrainingConfig) -> impl Iterator<Item = String> {
+    let way = match config.tuning {
+        Tuning::Full { .. } => Some("learn an adapter (`tuning`: `lora`)"),
         Tuning::Lora(_) if config.quantization == Quantization::None => {
-            ways.push("keep the base in 4 bits (`quantization`: `nf4`)".to_owned());
+            Some("keep the base in 4 bits (`quantization`: `nf4`)")
         }
-        Tuning::Lora(_) => {}
-    }
-    ways
+        Tuning::Lora(_) => None,
+    };
+    way.map(str::to_owned).into_iter()
 }
 
 impl fmt::Display for Misfit {
@@ -182,7 +190,8 @@ mod tests {
             said.contains("at least 600 MB of memory and may take 599 MB"),
             "{said}"
         );
-        assert!(!said.contains("micro-batch"), "{said}");
+        assert!(!said.contains("batch"), "{said}");
+        assert!(said.ends_with("(`quantization`: `nf4`)"), "{said}");
     }
 
     #[test]
@@ -195,7 +204,8 @@ mod tests {
             },
             ..TrainingConfig::default()
         };
-        let ways = ways_out(&config).join(", ");
+        let ways = ways_with_batches(&config).chain(ways_with_weights(&config));
+        let ways = ways.collect::<Vec<_>>().join(", ");
         assert!(ways.starts_with("lower `max_seq_len`"), "{ways}");
         assert!(
             !ways.contains("recompute") && !ways.contains("nf4"),
