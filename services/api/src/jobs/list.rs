@@ -14,9 +14,10 @@ use crate::extract::Params;
 use crate::page::{ListPage, list_page};
 use utoipa::ToSchema;
 
+// Values of any kind: a query says each as text, `null` too.
 /// What metadata must be there.
 #[derive(ToSchema)]
-#[schema(value_type = BTreeMap<String, String>)]
+#[schema(value_type = BTreeMap<String, serde_json::Value>)]
 #[expect(dead_code, reason = "only described")]
 struct MetadataQuery(BTreeMap<String, String>);
 
