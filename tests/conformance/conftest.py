@@ -22,11 +22,6 @@ TEMPLATE = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Schemathesis follows an answer's ids to other routes, DELETE among them, so it comes after everybody else."""
-    items.sort(key=lambda item: item.module.__name__ == "test_openapi")
-
-
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """A Llama of two layers as transformers itself writes it, with a byte-level BPE of the tokenizers library."""
@@ -82,7 +77,7 @@ def server(tiny_base):
             [ATTUNE, "models", "import", tiny_base, "--name", "tiny", "--data-dir", data], check=True, timeout=120
         )
         settings = dict(re.findall(r"export (\w+)=(\S+)", (data / "attune.env").read_text()))
-        yield settings
+        yield settings | {"data_dir": str(data)}
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -178,7 +178,8 @@ impl Hyperparameters {
             learning_rate: fields.number("learning_rate", Range::above(0.0).at_most(1.0))?,
             learning_rate_multiplier: fields.number(
                 "learning_rate_multiplier",
-                Range::above(0.0).at_most(1000.0),
+                // OpenAI says above 0. What a rate far below this would come to is no number any more.
+                Range::at_least(1e-6).at_most(1000.0),
             )?,
             lr_schedule: fields.word("lr_schedule", &SCHEDULES)?,
             warmup_steps: fields.integer("warmup_steps", 0, 10_000_000)?,

@@ -1,5 +1,6 @@
 //! The query of a request, read parameter by parameter, so that an error can name the one at fault.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query};
@@ -48,19 +49,32 @@ impl Params {
     /// # Errors
     /// The parameter is no whole number.
     pub fn limit(&self, default: u32, max: u32) -> Result<u32, ApiError> {
-        let Some(text) = self.given("limit") else {
+        let limit = self.whole("limit", default.into(), 1..=max.into())?;
+        Ok(u32::try_from(limit).unwrap_or(max))
+    }
+
+    /// A number, moved into `range`.
+    ///
+    /// # Errors
+    /// The parameter is no whole number.
+    pub fn whole(
+        &self,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, ApiError> {
+        let Some(text) = self.given(name) else {
             return Ok(default);
         };
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         if !digits.bytes().all(|digit| digit.is_ascii_digit()) || digits.is_empty() {
-            return Err(ApiError::invalid(
-                "limit",
-                "`limit` must be a whole number.",
-            ));
+            let message = format!("`{name}` must be a whole number.");
+            return Err(ApiError::invalid(name, message));
         }
-        // A number of any length is a number; what does not fit is far beyond `max` or below 1.
-        let beyond = if text.starts_with('-') { 1 } else { max };
-        Ok(text.parse().unwrap_or(beyond).clamp(1, max))
+        // A number of any length is a number; what does not fit is far beyond the range.
+        let (min, max) = range.into_inner();
+        let beyond = if text.starts_with('-') { min } else { max };
+        Ok(text.parse().unwrap_or(beyond).clamp(min, max))
     }
 
     /// The id of the last element of the page before.

@@ -77,21 +77,10 @@ pub async fn list_job_metrics(
     PathId(id): PathId<JobId>,
     params: Params,
 ) -> Result<Json<JobMetrics>, ApiError> {
-    let max_points = max_points(&params)?;
+    let max_points = params.whole("max_points", MAX_POINTS, MIN_POINTS..=MAX_POINTS)?;
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     retrieve::get(&mut tx, id).await?;
     Ok(Json(read(&mut tx, id, max_points).await?))
-}
-
-fn max_points(params: &Params) -> Result<u64, ApiError> {
-    let Some(text) = params.get("max_points") else {
-        return Ok(MAX_POINTS);
-    };
-    let message = "`max_points` must be a whole number.";
-    let asked: u64 = text
-        .parse()
-        .map_err(|_| ApiError::invalid("max_points", message))?;
-    Ok(asked.clamp(MIN_POINTS, MAX_POINTS))
 }
 
 async fn read(tx: &mut TenantTx, id: JobId, max_points: u64) -> Result<JobMetrics, StoreError> {

@@ -44,7 +44,7 @@ const N_EPOCHS: Setting = Setting("n_epochs", Whole(1, 50), "How often every row
 const BATCH_SIZE: Setting = Setting("batch_size", Whole(1, 256), "Rows of one micro-batch.");
 const MULTIPLIER: Setting = Setting(
     "learning_rate_multiplier",
-    Number(Beyond(0.0), At(1000.0)),
+    Number(At(1e-6), At(1000.0)),
     "Scales the learning rate that `auto` would choose.",
 );
 const BETA: Setting = Setting(
