@@ -88,7 +88,7 @@ class Installation:
 
     @property
     def database(self):
-        return f"postgres://attune_admin@/attune?host={self.data}/run"
+        return f"postgres://attune_admin@localhost/attune?host={self.data}/run"
 
     def sql(self, text):
         done = subprocess.run(["psql", "-qAt", "-v", "ON_ERROR_STOP=1", self.database, "-c", text], capture_output=True, text=True)
