@@ -20,6 +20,7 @@ mod settings;
 mod stream;
 mod thinning;
 mod view;
+mod wish;
 mod words;
 
 pub(crate) use request::metadata;

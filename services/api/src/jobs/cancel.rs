@@ -2,15 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::{JobId, JobStatus};
-use store::audit::{self, Act};
-use store::events::{self, EventLevel, NewEvent};
-use store::jobs::{self, StoredJob};
+use domain::{Job, JobId};
 
-use super::FineTuningJob;
+use super::wish::{self, Wish};
+use super::{FineTuningJob, Words};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::ApiError;
 use crate::extract::PathId;
 
 /// Cancel a job. Cancelling a finished job is a 400 (clients retry a 409); a cancelled one is answered as it is.
@@ -28,32 +26,14 @@ use crate::extract::PathId;
 pub async fn cancel_job(
     State(state): State<AppState>,
     tenant: Tenant,
+    words: Words,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<FineTuningJob>, ApiError> {
-    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    let found = jobs::find_for_update(&mut tx, id).await?;
-    let StoredJob { job, request } =
-        found.ok_or_else(|| ApiError::not_found(Thing::Job, &id.to_string()))?;
-    if job.status == JobStatus::Cancelled {
-        return Ok(Json(StoredJob { job, request }.into()));
-    }
-    let now = state.clock.now();
-    let job = job.cancel(now)?;
-    jobs::save(&mut tx, &job).await?;
-    let event = NewEvent::message(
-        EventLevel::Info,
-        "Fine-tuning job cancelled".to_owned(),
-        now,
-    );
-    events::append(&mut tx, id, &[event]).await?;
-    audit::record(
-        &mut tx,
-        &tenant.actor(),
-        &Act::new("fine_tuning.job.cancelled", "fine_tuning.job", id),
-        now,
-    )
-    .await?;
-    tx.commit().await?;
-    tracing::info!(job.id = %id, "Cancelled job `{id}`");
-    Ok(Json(StoredJob { job, request }.into()))
+    let wish = Wish {
+        action: "fine_tuning.job.cancelled",
+        event: "Fine-tuning job cancelled",
+        apply: Job::cancel,
+    };
+    let job = wish::grant(&state, &tenant, words, id, &wish).await?;
+    Ok(Json(job))
 }
