@@ -10,6 +10,7 @@ pub mod list;
 pub(crate) mod purpose;
 mod range;
 pub mod retrieve;
+pub(crate) mod usable;
 
 pub use purpose::{BATCH, BATCH_OUTPUT, FINE_TUNE};
 

@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::batch::{COMPLETION_WINDOW, Counts, Times, Usage, WINDOW};
 use domain::limits::{MAX_BATCH_BYTES, MAX_OPEN_BATCHES};
-use domain::{Batch, BatchId, BatchStatus, FieldError, FileId};
+use domain::{Batch, BatchId, BatchStatus, FieldError};
 use serde_json::Value;
 use store::audit::{self, Act};
-use store::files::{self, File, FileStatus};
+use store::files::File;
 use store::{TenantTx, batches};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 use super::{BatchObject, ENDPOINT};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::ApiError;
 use crate::extract::JsonBody;
-use crate::files::BATCH;
+use crate::files::{BATCH, usable};
 use crate::idempotency::{Once, OnceHeader, Opened};
 use crate::jobs::metadata;
 use crate::uploads::create::ExpiresAfter;
@@ -116,28 +116,13 @@ fn only(body: &Value, field: &'static str, value: &'static str) -> Result<(), Fi
 
 async fn usable_input(tx: &mut TenantTx, id: &str, now: OffsetDateTime) -> Result<File, ApiError> {
     const PARAM: &str = "input_file_id";
-    let missing = || ApiError::not_found(Thing::File, id).param(PARAM);
-    let file = files::find(tx, id.parse::<FileId>().map_err(|_| missing())?)
-        .await?
-        .ok_or_else(missing)?;
-    if file.expires_at.is_some_and(|end| end <= now) {
-        return Err(missing());
-    }
-    let refused = |message: String| Err(ApiError::invalid(PARAM, message));
-    if file.purpose != BATCH {
-        return refused(format!(
-            "The file `{id}` was uploaded with the purpose `{}`; a batch needs one with `{BATCH}`.",
-            file.purpose
-        ));
-    }
-    if file.status == FileStatus::Error {
-        return refused(format!("The file `{id}` could not be processed."));
-    }
+    let file = usable::find(tx, (PARAM, id), ("a batch", BATCH), now).await?;
     if file.size_bytes > MAX_BATCH_BYTES {
-        return refused(format!(
+        let message = format!(
             "The file `{id}` has {} bytes; the input of a batch may have {MAX_BATCH_BYTES}. Make several batches.",
             file.size_bytes
-        ));
+        );
+        return Err(ApiError::invalid(PARAM, message));
     }
     Ok(file)
 }

@@ -5,11 +5,11 @@ use axum::response::Response;
 use domain::auto::{Facts, estimated_tokens, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
-use domain::{FileId, Job, JobId, JobStatus, Needs, TrainingConfig};
+use domain::{Job, JobId, JobStatus, Needs, TrainingConfig};
 use serde_json::{Value, json};
 use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
-use store::files::{self, File, FileStatus};
+use store::files::File;
 use store::jobs::{self, JobRequest, StoredJob};
 use store::models::{self, ResolvedModel};
 use store::quotas;
@@ -23,7 +23,7 @@ use super::request::NewJob;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::JsonBody;
-use crate::files::FINE_TUNE;
+use crate::files::{FINE_TUNE, usable};
 use crate::idempotency::{Once, OnceHeader, Opened};
 use crate::{AppState, random};
 
@@ -126,34 +126,14 @@ impl Inputs {
     }
 }
 
-/// The file that `param` names, if it is the tenant's and there to be read.
+/// The file that `param` names, if a job can read it.
 async fn usable_file(
     tx: &mut TenantTx,
     param: &'static str,
     id: &str,
     now: OffsetDateTime,
 ) -> Result<File, ApiError> {
-    let missing = || ApiError::not_found(Thing::File, id).param(param);
-    let file = files::find(tx, id.parse::<FileId>().map_err(|_| missing())?)
-        .await?
-        .ok_or_else(missing)?;
-    if file.expires_at.is_some_and(|end| end <= now) {
-        return Err(missing());
-    }
-    if file.purpose != FINE_TUNE {
-        let message = format!(
-            "The file `{id}` was uploaded with the purpose `{}`; a job needs one with `{FINE_TUNE}`.",
-            file.purpose
-        );
-        return Err(ApiError::invalid(param, message));
-    }
-    if file.status == FileStatus::Error {
-        return Err(ApiError::invalid(
-            param,
-            format!("The file `{id}` could not be processed."),
-        ));
-    }
-    Ok(file)
+    usable::find(tx, (param, id), ("a job", FINE_TUNE), now).await
 }
 
 /// The job with every setting decided, and what its view repeats of the request.
