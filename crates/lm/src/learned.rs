@@ -4,19 +4,17 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, files};
 use crate::error::LoadError;
 use crate::full::FullWeights;
 use crate::transformer::CausalLm;
 
 /// The file of a model's own weights, those that learned.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
-/// What [`Learned::save`] may leave in a folder: the two files of an adapter, or that of the weights.
-pub const FILES: [&str; 3] = [
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    WEIGHTS_FILE,
-];
+/// The two files of an adapter, as PEFT names them.
+pub const ADAPTER_FILES: [&str; 2] = [files::CONFIG_FILE, files::WEIGHTS_FILE];
+/// What [`Learned::save`] may leave in a folder: an adapter's files, or that of the weights.
+pub const FILES: [&str; 3] = [files::CONFIG_FILE, files::WEIGHTS_FILE, WEIGHTS_FILE];
 
 /// What learns: named tensors in a fixed order. Cheap to clone: clones share the tensors.
 #[derive(Debug, Clone)]

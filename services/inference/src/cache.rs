@@ -11,8 +11,9 @@ use anyhow::{Context, anyhow};
 use artifacts::{ArtifactError, ObjectStore, keys};
 use domain::BaseModelId;
 use lm::base::BaseFiles;
-use lm::{Adapter, CausalLm, Device, Learned, learned};
+use lm::{Adapter, CausalLm, Device, FullWeights, learned};
 use store::base_models::BaseModel;
+use tempfile::TempDir;
 use text::TextModel;
 
 use crate::config::Limits;
@@ -149,10 +150,9 @@ impl Loader {
     }
 
     async fn kind(self, prefix: String) -> Result<Kind, ChatError> {
-        let stored = self.objects.list(&prefix).await?;
-        let is_weights = |key: &str| key.strip_prefix(&*prefix) == Some(learned::WEIGHTS_FILE);
-        let whole = stored.iter().any(|object| is_weights(&object.key));
-        Ok(if whole { Kind::Whole } else { Kind::Adapter })
+        let weights = format!("{prefix}{}", learned::WEIGHTS_FILE);
+        let weights = self.objects.head(&weights).await?;
+        Ok(weights.map_or(Kind::Adapter, |_| Kind::Whole))
     }
 
     async fn load_adapter(
@@ -160,9 +160,12 @@ impl Loader {
         prefix: String,
         base: Arc<LoadedBase>,
     ) -> Result<Adapter, ChatError> {
-        let Learned::Adapter(adapter) = self.learned(prefix.clone(), base).await? else {
-            return Err(changed(&prefix));
+        let dir = self.fetch(&prefix, &learned::ADAPTER_FILES).await?;
+        let load = move || {
+            Adapter::load(dir.path(), base.model.config(), base.model.device())
+                .with_context(|| format!("loading the adapter `{prefix}`"))
         };
+        let adapter = blocking(load).await?;
         metrics::counter!("attune_inference_adapter_loads_total").increment(1);
         Ok(adapter)
     }
@@ -172,18 +175,23 @@ impl Loader {
         prefix: String,
         base: Arc<LoadedBase>,
     ) -> Result<LoadedBase, ChatError> {
-        let Learned::Full(weights) = self.learned(prefix.clone(), base.clone()).await? else {
-            return Err(changed(&prefix));
+        let dir = self.fetch(&prefix, &[learned::WEIGHTS_FILE]).await?;
+        let load = move || {
+            let weights = FullWeights::load(&dir.path().join(learned::WEIGHTS_FILE), &base.model)
+                .with_context(|| format!("loading the weights `{prefix}`"))?;
+            Ok(LoadedBase {
+                model: base.model.with_weights(&weights),
+                text: base.text.clone(),
+                context_length: base.context_length,
+            })
         };
+        let loaded = blocking(load).await?;
         metrics::counter!("attune_inference_whole_loads_total").increment(1);
-        Ok(LoadedBase {
-            model: base.model.with_weights(&weights),
-            text: base.text.clone(),
-            context_length: base.context_length,
-        })
+        Ok(loaded)
     }
 
-    async fn learned(self, prefix: String, base: Arc<LoadedBase>) -> Result<Learned, ChatError> {
+    /// A folder with these files of a fine-tuned model, for as long as it is held.
+    async fn fetch(&self, prefix: &str, names: &[&str]) -> Result<TempDir, ChatError> {
         tokio::fs::create_dir_all(&self.dir)
             .await
             .context("creating the cache's folder")?;
@@ -191,14 +199,13 @@ impl Loader {
             .prefix("tuned-")
             .tempdir_in(&self.dir)
             .context("creating a folder for a fine-tuned model")?;
-        self.objects
-            .get_present(&prefix, &learned::FILES, dir.path())
-            .await?;
-        let load = move || {
-            Learned::load(dir.path(), &base.model)
-                .with_context(|| format!("loading the fine-tuned model `{prefix}`"))
-        };
-        Ok(blocking(load).await?)
+        for name in names {
+            let path = dir.path().join(name);
+            self.objects
+                .get_file(&format!("{prefix}{name}"), &path)
+                .await?;
+        }
+        Ok(dir)
     }
 }
 
@@ -220,11 +227,6 @@ fn open_base(base: &BaseModel, dir: &Path, device: &Device) -> anyhow::Result<Lo
         text,
         context_length,
     })
-}
-
-/// Objects of a published model never change.
-fn changed(prefix: &str) -> ChatError {
-    ChatError::Internal(anyhow!("the objects of `{prefix}` are not what they were"))
 }
 
 /// Runs what would hold up the runtime on a thread of its own.

@@ -16,8 +16,8 @@ use crate::lora::{LoraConfig, Target};
 use crate::safetensors_file::{SafetensorsSource, write_header};
 use crate::weights::WeightSource;
 
-const CONFIG_FILE: &str = "adapter_config.json";
-const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// An honest one has a kilobyte.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
