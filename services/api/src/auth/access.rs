@@ -35,13 +35,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("/openapi.", Family::Public),
     ("/v1/files", Family::Project(&[Scope::Files])),
     ("/v1/uploads", Family::Project(&[Scope::Files])),
-    (
-        "/v1/datasets",
-        Family::Project(&[Scope::Files, Scope::Jobs]),
-    ),
     ("/v1/batches", Family::Project(&[Scope::Inference])),
     ("/v1/chat", Family::Project(&[Scope::Inference])),
-    ("/v1/completions", Family::Project(&[Scope::Inference])),
     (
         "/v1/models",
         Family::Project(&[Scope::Jobs, Scope::Inference]),
