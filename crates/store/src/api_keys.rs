@@ -1,8 +1,10 @@
 //! API keys: made, shown once, kept as a keyed hash, looked up on every request.
 
+mod acts;
 mod authenticate;
 mod secret;
 
+pub use acts::KeyAct;
 pub use authenticate::{Principal, authenticate};
 pub use secret::{KeyKind, Pepper, PepperError, Secret};
 
@@ -96,9 +98,10 @@ pub enum KeysOf {
 }
 
 impl KeysOf {
-    fn project(self) -> Option<Uuid> {
+    /// The project, if they are one's.
+    pub fn project(self) -> Option<ProjectId> {
         match self {
-            Self::Project(id) => Some(id.0),
+            Self::Project(id) => Some(id),
             Self::Organization => None,
         }
     }
@@ -234,7 +237,7 @@ pub async fn page(
            AND ($3::uuid IS NULL OR id < $3)
          ORDER BY id DESC LIMIT $4",
         org_id.0,
-        of.project(),
+        of.project().map(|id| id.0),
         after.map(|id| id.0),
         one_more(limit),
     )
@@ -257,7 +260,7 @@ pub async fn find(
          FROM api_keys
          WHERE org_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND id = $3 AND revoked_at IS NULL",
         org_id.0,
-        of.project(),
+        of.project().map(|id| id.0),
         id.0,
     )
     .fetch_optional(tx.connection())

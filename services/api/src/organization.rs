@@ -6,6 +6,7 @@
 pub mod admin_keys;
 pub mod api_keys;
 pub mod fields;
+pub mod keys;
 pub mod members;
 pub mod projects;
 pub mod service_accounts;
