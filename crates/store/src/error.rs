@@ -5,6 +5,9 @@ use domain::job::TransitionError;
 use crate::quotas::QuotaExceeded;
 use crate::sealed::{Place, SealedError};
 
+/// What the trigger `refuse_archived` raises.
+const ARCHIVED: &str = "AT001";
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -32,6 +35,9 @@ pub enum StoreError {
         /// The constraint that says so.
         constraint: String,
     },
+    /// The project was archived, a moment ago: a request that comes now is not let in.
+    #[error("the project is archived")]
+    Archived,
     /// The project would use more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
@@ -106,6 +112,8 @@ impl From<sqlx::Error> for StoreError {
             Self::Exists { constraint }
         } else if database.is_foreign_key_violation() {
             Self::MissingReference { constraint }
+        } else if database.code().as_deref() == Some(ARCHIVED) {
+            Self::Archived
         } else {
             Self::Database(error)
         }

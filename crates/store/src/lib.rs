@@ -6,6 +6,7 @@
 //! What a job may do next is decided in `domain`; this crate stores it.
 
 pub mod api_keys;
+pub mod archiving;
 pub mod audit;
 pub mod base_models;
 pub mod batches;

@@ -156,6 +156,17 @@ pub async fn list(
     Page::cut(rows, limit, |row| Ok(row.read()))
 }
 
+/// Every project of the organization that is not archived, in the order of their ids.
+pub async fn list_open(tx: &mut impl AdminTx, org_id: OrgId) -> Result<Vec<ProjectId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM projects WHERE org_id = $1 AND archived_at IS NULL ORDER BY id",
+        org_id.0
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(ids.into_iter().map(ProjectId).collect())
+}
+
 /// Gives the project another name. Its slug stays.
 pub async fn rename(
     tx: &mut impl AdminTx,
@@ -175,14 +186,15 @@ pub async fn rename(
     Ok(())
 }
 
-/// Lets nobody in from now on. Archiving twice changes nothing; there is no way back over the API, as at OpenAI's.
-pub async fn archive(
+/// Lets nobody in from now on. False if there is no such project or it was archived before; there is no way back, as at
+/// OpenAI's. Its work goes on: see [`crate::archiving`].
+pub(crate) async fn archive(
     tx: &mut impl AdminTx,
     org_id: OrgId,
     id: ProjectId,
     now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    sqlx::query!(
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
         "UPDATE projects SET archived_at = $3 WHERE org_id = $1 AND id = $2 AND archived_at IS NULL",
         org_id.0,
         id.0,
@@ -190,7 +202,7 @@ pub async fn archive(
     )
     .execute(tx.connection())
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// The transaction's own project.

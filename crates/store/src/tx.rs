@@ -69,15 +69,7 @@ impl Store {
 
     /// A transaction in which Postgres itself shows only the rows of `project_id`.
     pub async fn tenant_tx(&self, project_id: ProjectId) -> Result<TenantTx, StoreError> {
-        let mut tx = self.begin().await?;
-        // Local to the transaction, both: a pooled connection goes back with neither. One round trip for two settings.
-        sqlx::query(
-            "SELECT set_config('role', 'app_tenant', true), set_config('app.project_id', $1, true)",
-        )
-        .bind(project_id.0.to_string())
-        .execute(&mut *tx)
-        .await?;
-        Ok(TenantTx { tx, project_id })
+        TenantTx::from_here(self.begin().await?, project_id).await
     }
 
     /// A transaction over the queue: claim, heartbeat, reap, sweeps.
@@ -162,6 +154,39 @@ impl TenantTx {
     pub fn project_id(&self) -> ProjectId {
         self.project_id
     }
+
+    /// What an administrator's transaction does from here on, it does as this project's tenant, until it goes back with
+    /// [`Self::leave`].
+    pub(crate) async fn within<Tx: AdminTx>(
+        tx: Tx,
+        project_id: ProjectId,
+    ) -> Result<(Self, Tx::Place), StoreError> {
+        let (tx, place) = tx.leave();
+        Ok((Self::from_here(tx, project_id).await?, place))
+    }
+
+    /// Back to whose transaction it was.
+    pub(crate) async fn leave<Tx: AdminTx>(mut self, place: Tx::Place) -> Result<Tx, StoreError> {
+        sqlx::query("SELECT set_config('role', $1, true), set_config('app.project_id', '', true)")
+            .bind(Tx::ROLE)
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(Tx::come_back(self.tx, place))
+    }
+
+    async fn from_here(
+        mut tx: Transaction<'static, Postgres>,
+        project_id: ProjectId,
+    ) -> Result<Self, StoreError> {
+        // Local to the transaction, both: a pooled connection goes back with neither. One round trip for two settings.
+        sqlx::query(
+            "SELECT set_config('role', 'app_tenant', true), set_config('app.project_id', $1, true)",
+        )
+        .bind(project_id.0.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(Self { tx, project_id })
+    }
 }
 
 /// A transaction over the queue of all tenants. Once a job is claimed, its worker too uses a [`TenantTx`].
@@ -206,10 +231,36 @@ pub struct OperatorTx {
 pub trait AnyTx: connection::Connection {}
 
 /// An administrator's transaction: of one organization, or of the whole installation.
-pub trait AdminTx: connection::Connection {}
+pub trait AdminTx: connection::Home {}
 
 impl AdminTx for OrgTx {}
 impl AdminTx for OperatorTx {}
+
+impl connection::Home for OrgTx {
+    const ROLE: &'static str = "app_org";
+    type Place = OrgId;
+
+    fn leave(self) -> (Transaction<'static, Postgres>, OrgId) {
+        (self.tx, self.org_id)
+    }
+
+    fn come_back(tx: Transaction<'static, Postgres>, org_id: OrgId) -> Self {
+        Self { tx, org_id }
+    }
+}
+
+impl connection::Home for OperatorTx {
+    const ROLE: &'static str = "app_operator";
+    type Place = ();
+
+    fn leave(self) -> (Transaction<'static, Postgres>, ()) {
+        (self.tx, ())
+    }
+
+    fn come_back(tx: Transaction<'static, Postgres>, (): ()) -> Self {
+        Self { tx }
+    }
+}
 
 pub(crate) mod connection {
     //! Keeps the connection itself inside this crate.
@@ -218,6 +269,20 @@ pub(crate) mod connection {
     pub trait Connection: Send {
         /// The connection of the transaction.
         fn connection(&mut self) -> &mut sqlx::PgConnection;
+    }
+
+    /// A transaction that may work as a project's tenant for a while and come back: see [`super::TenantTx::within`].
+    pub trait Home: Connection + Sized {
+        /// Its role in the database.
+        const ROLE: &'static str;
+        /// What it must know again when it comes back.
+        type Place: Send;
+
+        /// The bare transaction.
+        fn leave(self) -> (sqlx::Transaction<'static, sqlx::Postgres>, Self::Place);
+
+        /// The transaction as it was.
+        fn come_back(tx: sqlx::Transaction<'static, sqlx::Postgres>, place: Self::Place) -> Self;
     }
 }
 

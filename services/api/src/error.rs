@@ -337,6 +337,12 @@ impl ApiError {
         }
     }
 
+    /// The project was archived while the request was under way. The next one is not let in.
+    pub fn project_archived() -> Self {
+        let message = "The project is archived: nothing begins in it any more.";
+        Self::invalid_request(message).code("project_archived")
+    }
+
     /// The project would use more than it may.
     pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Self {
         Self {
@@ -360,6 +366,14 @@ impl ApiError {
             ..Self::new(Kind::Unavailable, "")
         }
         .code("unavailable")
+    }
+
+    /// After how long the same request may be let through, if all that is wrong is that it comes too soon.
+    pub(crate) fn comes_too_soon(&self) -> Option<Duration> {
+        match self.retry {
+            Some(Retry::After(wait)) => Some(wait),
+            _ => None,
+        }
     }
 
     /// Names the request's field at fault.
@@ -525,6 +539,7 @@ impl From<StoreError> for ApiError {
             StoreError::NulCharacter { field } => Self::invalid(field, error.to_string()),
             StoreError::UnknownCursor => extract::unknown_cursor(),
             StoreError::Transition(error) => error.into(),
+            StoreError::Archived => Self::project_archived(),
             StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),

@@ -19,7 +19,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use domain::{Clock, OrgId};
 use serde_json::Value;
-use store::audit::Actor;
+use store::OperatorTx;
+use store::audit::{Act, Actor};
+use time::OffsetDateTime;
 
 use self::installation::Installation;
 use crate::print;
@@ -138,19 +140,30 @@ fn operator(org_id: OrgId) -> Actor {
     }
 }
 
-/// One transaction: what fails half-way leaves nothing.
+/// One transaction, the rows of the audit log included: what fails half-way leaves nothing.
 async fn act(command: &AdminCommand, installation: &Installation) -> Result<Answer> {
     let mut tx = installation.store.operator_tx().await?;
     let now = Clock::system().now();
-    let answer = match command {
-        AdminCommand::Org(command) => org::act(command, &mut tx, installation, now).await,
-        AdminCommand::Project(command) => project::act(command, &mut tx, installation, now).await,
-        AdminCommand::User(command) => user::act(command, &mut tx, now).await,
-        AdminCommand::Key(command) => key::act(command, &mut tx, installation, now).await,
+    let (tx, answer) = match command {
+        AdminCommand::Org(command) => org::act(command, tx, installation, now).await?,
+        AdminCommand::Project(command) => project::act(command, tx, installation, now).await?,
+        AdminCommand::User(command) => {
+            let answer = user::act(command, &mut tx, now).await?;
+            (tx, answer)
+        }
+        AdminCommand::Key(command) => {
+            let answer = key::act(command, &mut tx, installation, now).await?;
+            (tx, answer)
+        }
         AdminCommand::Audit(_) | AdminCommand::Secrets(_) => {
             unreachable!("they have transactions of their own")
         }
-    }?;
+    };
     tx.commit().await?;
     Ok(answer)
+}
+
+/// Writes down what the operator did in an organization.
+async fn record(tx: &mut OperatorTx, org_id: OrgId, act: &Act, now: OffsetDateTime) -> Result<()> {
+    Ok(store::audit::record(tx, &operator(org_id), act, now).await?)
 }

@@ -17,6 +17,7 @@ use store::{
     uploads, users,
 };
 
+use crate::archiving::archived;
 use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
@@ -309,11 +310,10 @@ async fn an_administrator_cannot_write_for_another_organization(pool: PgPool) {
         matches!(refused, Err(store::StoreError::MissingReference { .. })),
         "{refused:?}"
     );
-    let mut tx = store.org_tx(acme.org_id).await.unwrap();
-    projects::archive(&mut tx, umbrella.org_id, umbrella.project_id, now())
-        .await
-        .unwrap();
+    let tx = store.org_tx(acme.org_id).await.unwrap();
+    let (tx, stopped) = archived(tx, umbrella).await;
     tx.commit().await.unwrap();
+    assert_eq!(stopped, None);
     let archived: i64 =
         sqlx::query_scalar("SELECT count(*) FROM projects WHERE archived_at IS NOT NULL")
             .fetch_one(&pool)

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may panic as tests do")]
 
 mod api_keys;
+mod archiving;
 mod audit;
 mod batches;
 mod given;

@@ -1,9 +1,11 @@
 //! `/v1/organization/projects`.
 
+use artifacts::keys;
 use axum::Json;
 use axum::extract::State;
 use domain::ProjectId;
 use serde::Serialize;
+use store::archiving;
 use store::audit::{self, Act};
 use store::projects::{self, ListedProject};
 use utoipa::ToSchema;
@@ -151,7 +153,8 @@ pub async fn modify_project(
     Ok(Json(found.into()))
 }
 
-/// Archive a project: its keys and users are refused from now on, what it holds stays. There is no way back.
+/// Archive a project: its keys and users are refused from now on, and what it has under way is cancelled. What it holds
+/// stays. There is no way back; archiving an archived project changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects/{project_id}/archive",
@@ -164,11 +167,15 @@ pub async fn archive_project(
     admin: Administrator,
     PathId(id): PathId<ProjectId>,
 ) -> Result<Json<ProjectObject>, ApiError> {
+    let now = state.clock.now();
     let mut tx = state.store.org_tx(admin.org_id).await?;
-    projects::archive(&mut tx, admin.org_id, id, state.clock.now()).await?;
+    project(&mut tx, admin.org_id, id).await?;
+    let archived = archiving::archive(tx, admin.org_id, id, keys::upload_prefix, now);
+    let (mut tx, stopped) = archived.await?;
     let found = project(&mut tx, admin.org_id, id).await?;
-    let act = Act::new("project.archived", "organization.project", id).project(id);
-    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
+    if let Some(stopped) = stopped {
+        audit::record(&mut tx, &admin.actor(), &stopped.act(id), now).await?;
+    }
     tx.commit().await?;
     Ok(Json(found.into()))
 }

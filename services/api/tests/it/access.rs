@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use domain::{BatchStatus, JobStatus};
 use serde_json::{Value, json};
+use store::{StoreError, batches, events, jobs, queue};
 
 use crate::support::{Client, Form, TestApp};
 
@@ -189,6 +191,46 @@ async fn an_archived_project_lets_nobody_in() {
         .await
         .ok();
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_an_archived_project_had_under_way_is_cancelled() {
+    let app = TestApp::start().await;
+    let held = app.alice.job(json!({})).await;
+    let worker = app.worker_store().await;
+    let claimed = app.claim(&worker).await;
+    let waiting = app.alice.job(json!({})).await;
+    let batch = app.alice.batch(&["ok"]).await;
+    app.alice.begin_upload(8).await;
+    let path = format!("/v1/organization/projects/{}/archive", app.alice_project);
+    for _ in 0..2 {
+        app.admin.post_text(&path, "").await.ok();
+    }
+    assert_eq!(app.alice.get("/v1/files").await.status, 401);
+
+    let mut tx = worker.worker_tx().await.unwrap();
+    let told = queue::wish(&mut tx, &claimed.lease).await;
+    assert!(matches!(told, Err(StoreError::LeaseLost)), "{told:?}");
+    let mut tx = worker.tenant_tx(app.alice_project).await.unwrap();
+    for job in [&held, &waiting] {
+        let id = job["id"].as_str().unwrap().parse().unwrap();
+        let found = jobs::find(&mut tx, id).await.unwrap().unwrap().job;
+        assert_eq!(found.status, JobStatus::Cancelled);
+        let told = events::list(&mut tx, id, None, 1).await.unwrap();
+        let message = &told.data[0].message;
+        assert!(message.contains("its project was archived"), "{message}");
+    }
+    let found = batches::find(&mut tx, batch.parse().unwrap()).await;
+    assert_eq!(found.unwrap().unwrap().status, BatchStatus::Cancelling);
+
+    let log = app
+        .admin
+        .get("/v1/organization/audit_logs?event_types[]=project.archived")
+        .await
+        .ok();
+    assert_eq!(log["data"].as_array().unwrap().len(), 1, "{log}");
+    let details = json!({"cancelled_jobs": 2, "cancelled_batches": 1, "cancelled_uploads": 1});
+    assert_eq!(log["data"][0]["details"], details);
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@ use clap::{Args, Subcommand};
 use domain::{ApiKeyId, Role, Scope};
 use serde_json::{Value, json};
 use store::OperatorTx;
-use store::api_keys::{self, ApiKey, KeyKind, NewApiKey, Rights, Secret};
+use store::api_keys::{self, ApiKey, KeyAct, KeyKind, NewApiKey, Rights, Secret};
 use store::organizations::Organization;
 use time::{Duration, OffsetDateTime};
 
 use super::installation::{Installation, open_project, organization};
-use super::{Answer, Common, Within};
+use super::{Answer, Common, Within, record};
 
 /// Arguments of `attune admin key`.
 #[derive(Debug, Subcommand)]
@@ -96,6 +96,7 @@ pub(super) async fn act(
         KeyCommand::Revoke { key, .. } => {
             let found = find(tx, &org, *key, now).await?;
             api_keys::revoke(tx, found.id, now).await?;
+            record(tx, org.id, &found.act(KeyAct::Deleted), now).await?;
             let json = json!({"key_id": key, "revoked": true});
             Ok(Answer::new(json, format!("Revoked `{key}`")))
         }
@@ -103,6 +104,7 @@ pub(super) async fn act(
             let old = find(tx, &org, *key, now).await?;
             let grace = Duration::seconds(i64::from(*grace));
             let made = api_keys::rotate(tx, installation.pepper()?, &old, grace, now).await?;
+            record(tx, org.id, &old.act(KeyAct::Rotated), now).await?;
             Ok(made_answer(&made))
         }
     }
@@ -134,6 +136,7 @@ async fn create(
         service_account: None,
     };
     let made = api_keys::create_with(tx, installation.pepper()?, &key, &rights, now).await?;
+    record(tx, org.id, &made.0.act(KeyAct::Created), now).await?;
     Ok(made_answer(&made))
 }
 

@@ -7,13 +7,13 @@ use clap::Args;
 use domain::ProjectId;
 use serde_json::{Value, json};
 use store::OperatorTx;
-use store::audit::{self, Act};
+use store::audit::Act;
 use store::organizations::Organization;
 use store::quotas::{self, Quotas};
 use store::shares::{self, Share};
 use time::OffsetDateTime;
 
-use super::{Answer, operator};
+use super::{Answer, record};
 
 /// A number, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub(super) async fn act(
         shares::set(tx, project_id, after.1).await?;
         let act = Act::new("rate_limit.updated", "project.rate_limit", "rl-project");
         let act = act.project(project_id).details(json.clone());
-        audit::record(tx, &operator(org.id), &act, now).await?;
+        record(tx, org.id, &act, now).await?;
     }
     let fields = json.as_object().into_iter().flatten();
     let lines = fields.map(|(name, value)| format!("{name}: {}", said(value)));

@@ -4,12 +4,13 @@ use anyhow::{Result, ensure};
 use clap::Subcommand;
 use serde_json::json;
 use store::OperatorTx;
-use store::api_keys::{self, NewApiKey};
-use store::organizations;
+use store::api_keys::{self, KeyAct, NewApiKey};
+use store::audit::Act;
+use store::{organizations, projects};
 use time::OffsetDateTime;
 
 use super::installation::{Installation, organization};
-use super::{Answer, Common};
+use super::{Answer, Common, project, record};
 
 /// Arguments of `attune admin org`.
 #[derive(Debug, Subcommand)]
@@ -27,7 +28,7 @@ pub enum OrgCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Let none of an organization's keys and users in any more; what it holds stays
+    /// Let none of an organization's keys and users in any more and cancel its work; what it holds stays
     Revoke {
         /// The organization, by id or slug
         org: String,
@@ -48,27 +49,40 @@ impl OrgCommand {
 
 pub(super) async fn act(
     command: &OrgCommand,
-    tx: &mut OperatorTx,
+    mut tx: OperatorTx,
     installation: &Installation,
     now: OffsetDateTime,
-) -> Result<Answer> {
-    match command {
-        OrgCommand::Create { name, .. } => create(name, tx, installation, now).await,
+) -> Result<(OperatorTx, Answer)> {
+    let answer = match command {
+        OrgCommand::Create { name, .. } => create(name, &mut tx, installation, now).await?,
         OrgCommand::List { .. } => {
-            let listed = organizations::list(tx).await?.into_iter().map(|org| {
+            let listed = organizations::list(&mut tx).await?.into_iter().map(|org| {
                 let json = json!({"org_id": org.id, "slug": org.slug, "name": org.name});
                 (json, format!("{}  {}  {}", org.id, org.slug, org.name))
             });
-            Ok(Answer::list(listed.collect(), "No organizations"))
+            Answer::list(listed.collect(), "No organizations")
         }
-        OrgCommand::Revoke { org, .. } => {
-            let org = organization(tx, org).await?;
-            let done = organizations::archive(tx, org.id, now).await?;
-            ensure!(done, "the organization `{}` was revoked before", org.slug);
-            let json = json!({"org_id": org.id, "revoked": true});
-            Ok(Answer::new(json, format!("Revoked `{}`", org.slug)))
-        }
+        OrgCommand::Revoke { org, .. } => return revoke(org, tx, now).await,
+    };
+    Ok((tx, answer))
+}
+
+/// With every project, so that no work of theirs goes on.
+async fn revoke(
+    name: &str,
+    mut tx: OperatorTx,
+    now: OffsetDateTime,
+) -> Result<(OperatorTx, Answer)> {
+    let org = organization(&mut tx, name).await?;
+    let done = organizations::archive(&mut tx, org.id, now).await?;
+    ensure!(done, "the organization `{}` was revoked before", org.slug);
+    for open in projects::list_open(&mut tx, org.id).await? {
+        (tx, _) = project::archive(tx, org.id, open, now).await?;
     }
+    let act = Act::new("organization.archived", "organization", org.id);
+    record(&mut tx, org.id, &act, now).await?;
+    let json = json!({"org_id": org.id, "revoked": true});
+    Ok((tx, Answer::new(json, format!("Revoked `{}`", org.slug))))
 }
 
 async fn create(
@@ -85,7 +99,10 @@ async fn create(
         name: "admin".to_owned(),
         expires_at: None,
     };
-    let (_, secret) = api_keys::create(tx, installation.pepper()?, &key, now).await?;
+    let (key, secret) = api_keys::create(tx, installation.pepper()?, &key, now).await?;
+    let act = Act::new("organization.created", "organization", org.id);
+    record(tx, org.id, &act, now).await?;
+    record(tx, org.id, &key.act(KeyAct::Created), now).await?;
     let json = json!({"org_id": org.id, "slug": org.slug, "admin_key": secret.expose()});
     let text = format!(
         "Made the organization `{}` ({})\nAdmin key, shown this once: {}",

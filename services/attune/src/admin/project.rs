@@ -1,17 +1,21 @@
 //! `attune admin project`.
 
-use anyhow::{Result, ensure};
-use clap::Subcommand;
+use anyhow::{Context, Result, ensure};
+use artifacts::keys;
+use clap::{Subcommand, ValueEnum};
+use domain::{OrgId, ProjectId};
 use serde_json::json;
 use store::OperatorTx;
-use store::api_keys::{self, NewApiKey};
+use store::api_keys::{self, KeyAct, NewApiKey};
+use store::archiving::{self, Stopped};
+use store::audit::Act;
 use store::organizations::Organization;
 use store::projects;
 use time::OffsetDateTime;
 
-use super::installation::{Installation, organization, project};
+use super::installation::{Installation, open_project, organization, project};
 use super::limits::{self, LimitArgs};
-use super::{Answer, Common, Within};
+use super::{Answer, Common, Within, record};
 
 /// Projects of one page, and so of one list: nobody reads more at a time.
 pub(super) const MAX_LISTED: u32 = 10_000;
@@ -41,7 +45,18 @@ pub enum ProjectCommand {
         #[command(flatten)]
         within: Within,
     },
-    /// Let nobody into a project any more; what it holds stays
+    /// Change how a project is answered
+    Settings {
+        /// The project, by id or slug
+        project: String,
+        /// Whether every answer keeps to the words of OpenAI's own enumerations, for strict clients: a paused job is
+        /// shown as `queued` then
+        #[arg(long, value_name = "on|off")]
+        speaks_openai: Switch,
+        #[command(flatten)]
+        within: Within,
+    },
+    /// Let nobody into a project any more and cancel its work; what it holds stays
     Revoke {
         /// The project, by id or slug
         project: String,
@@ -50,12 +65,20 @@ pub enum ProjectCommand {
     },
 }
 
+/// `on` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
 impl ProjectCommand {
     fn within(&self) -> &Within {
         match self {
             Self::Create { within, .. }
             | Self::List { within }
             | Self::Limits { within, .. }
+            | Self::Settings { within, .. }
             | Self::Revoke { within, .. } => within,
         }
     }
@@ -67,15 +90,17 @@ impl ProjectCommand {
 
 pub(super) async fn act(
     command: &ProjectCommand,
-    tx: &mut OperatorTx,
+    mut tx: OperatorTx,
     installation: &Installation,
     now: OffsetDateTime,
-) -> Result<Answer> {
-    let org = organization(tx, &command.within().org).await?;
-    match command {
-        ProjectCommand::Create { name, .. } => create(name, &org, tx, installation, now).await,
+) -> Result<(OperatorTx, Answer)> {
+    let org = organization(&mut tx, &command.within().org).await?;
+    let answer = match command {
+        ProjectCommand::Create { name, .. } => {
+            create(name, &org, &mut tx, installation, now).await?
+        }
         ProjectCommand::List { .. } => {
-            let page = projects::list(tx, org.id, false, None, MAX_LISTED).await?;
+            let page = projects::list(&mut tx, org.id, false, None, MAX_LISTED).await?;
             let listed = page.data.into_iter().map(|listed| {
                 let project = listed.project;
                 let json =
@@ -83,27 +108,90 @@ pub(super) async fn act(
                 let text = format!("{}  {}  {}", project.id, project.slug, project.name);
                 (json, text)
             });
-            Ok(Answer::list(listed.collect(), "No projects"))
+            Answer::list(listed.collect(), "No projects")
         }
         ProjectCommand::Limits {
             project: name,
             limits,
             ..
         } => {
-            let found = project(tx, &org, name).await?;
-            limits::act(limits, tx, &org, found.project.id, now).await
+            let found = project(&mut tx, &org, name).await?;
+            limits::act(limits, &mut tx, &org, found.project.id, now).await?
+        }
+        ProjectCommand::Settings {
+            project: name,
+            speaks_openai,
+            ..
+        } => {
+            let id = open_project(&mut tx, &org, name).await?.project.id;
+            speak_openai(&mut tx, &org, id, *speaks_openai, now).await?
         }
         ProjectCommand::Revoke { project: name, .. } => {
-            let found = project(tx, &org, name).await?;
-            ensure!(
-                found.archived_at.is_none(),
-                "the project `{name}` was revoked before"
-            );
-            projects::archive(tx, org.id, found.project.id, now).await?;
-            let json = json!({"project_id": found.project.id, "revoked": true});
-            Ok(Answer::new(json, format!("Revoked `{name}`")))
+            return revoke(name, &org, tx, now).await;
         }
+    };
+    Ok((tx, answer))
+}
+
+async fn revoke(
+    name: &str,
+    org: &Organization,
+    mut tx: OperatorTx,
+    now: OffsetDateTime,
+) -> Result<(OperatorTx, Answer)> {
+    let id = project(&mut tx, org, name).await?.project.id;
+    let (tx, stopped) = archive(tx, org.id, id, now).await?;
+    let stopped = stopped.with_context(|| format!("the project `{name}` was revoked before"))?;
+    let json = json!({
+        "project_id": id,
+        "revoked": true,
+        "cancelled_jobs": stopped.n_jobs,
+        "cancelled_batches": stopped.n_batches,
+        "cancelled_uploads": stopped.n_uploads,
+    });
+    let text = format!(
+        "Revoked `{name}`, and cancelled {} jobs, {} batches and {} uploads",
+        stopped.n_jobs, stopped.n_batches, stopped.n_uploads
+    );
+    Ok((tx, Answer::new(json, text)))
+}
+
+/// Ends a project with all that it has under way, and writes it down. None if it was over before.
+pub(super) async fn archive(
+    tx: OperatorTx,
+    org_id: OrgId,
+    id: ProjectId,
+    now: OffsetDateTime,
+) -> Result<(OperatorTx, Option<Stopped>)> {
+    let archived = archiving::archive(tx, org_id, id, keys::upload_prefix, now);
+    let (mut tx, stopped) = archived.await?;
+    if let Some(stopped) = stopped {
+        record(&mut tx, org_id, &stopped.act(id), now).await?;
     }
+    Ok((tx, stopped))
+}
+
+async fn speak_openai(
+    tx: &mut OperatorTx,
+    org: &Organization,
+    id: ProjectId,
+    wished: Switch,
+    now: OffsetDateTime,
+) -> Result<Answer> {
+    let only = wished == Switch::On;
+    projects::set_speaks_openai(tx, id, only).await?;
+    let act = Act::new("project.updated", "organization.project", id).project(id);
+    let act = act.details(json!({"speaks_openai": only}));
+    record(tx, org.id, &act, now).await?;
+    let text = if only {
+        format!("`{id}` is answered in OpenAI's own words only")
+    } else {
+        format!("`{id}` is answered in all words, OpenAI's and ours")
+    };
+    Ok(Answer::new(
+        json!({"project_id": id, "speaks_openai": only}),
+        text,
+    ))
 }
 
 async fn create(
@@ -121,7 +209,10 @@ async fn create(
         name: "first".to_owned(),
         expires_at: None,
     };
-    let (_, secret) = api_keys::create(tx, installation.pepper()?, &key, now).await?;
+    let (key, secret) = api_keys::create(tx, installation.pepper()?, &key, now).await?;
+    let act = Act::new("project.created", "organization.project", project.id);
+    record(tx, org.id, &act.project(project.id), now).await?;
+    record(tx, org.id, &key.act(KeyAct::Created), now).await?;
     let json = json!({"project_id": project.id, "api_key": secret.expose()});
     let text = format!(
         "Made the project `{}` ({}) in `{}`\nAPI key, shown this once: {}",

@@ -4,13 +4,14 @@ use anyhow::{Result, ensure};
 use clap::Subcommand;
 use domain::{OrgRole, Role, UserId};
 use serde_json::json;
+use store::audit::Act;
 use store::organizations::Organization;
 use store::{OperatorTx, members, users};
 use time::OffsetDateTime;
 
 use super::installation::{open_project, organization};
 use super::project::MAX_LISTED;
-use super::{Answer, Common, Within};
+use super::{Answer, Common, Within, record};
 
 /// Arguments of `attune admin user`.
 #[derive(Debug, Subcommand)]
@@ -89,6 +90,8 @@ pub(super) async fn act(
         UserCommand::Revoke { user, .. } => {
             let done = users::remove(tx, org.id, *user, now).await?;
             ensure!(done, "the organization `{}` has no user `{user}`", org.slug);
+            let act = Act::new("user.deleted", "organization.user", user);
+            record(tx, org.id, &act, now).await?;
             let json = json!({"user_id": user, "revoked": true});
             Ok(Answer::new(json, format!("Removed `{user}`")))
         }
@@ -109,9 +112,15 @@ async fn create(
     );
     let user = users::add(tx, org.id, email, org_role, now).await?;
     users::set_role(tx, org.id, user.id, org_role).await?;
+    let act = Act::new("user.added", "organization.user", user.id);
+    let act = act.details(json!({"role": org_role.as_str()}));
+    record(tx, org.id, &act, now).await?;
     if let Some((name, role)) = place {
         let project = open_project(tx, org, name).await?.project.id;
         members::set(tx, org.id, project, user.id, role, now).await?;
+        let act = Act::new("project.user.added", "organization.project.user", user.id);
+        let act = act.project(project).details(json!({"role": role.as_str()}));
+        record(tx, org.id, &act, now).await?;
     }
     let json = json!({"user_id": user.id, "email": user.email});
     let text = format!("Added {} ({}) to `{}`", user.email, user.id, org.slug);
