@@ -7,6 +7,8 @@
 //!    └───────────────────────────────────────> failed
 //! ```
 //!
+//! Any that is not final becomes `failed` when its answers cannot be kept.
+//!
 //! Whoever moves it on works in turns under a lease. If it dies, the lease runs out and another goes on with the
 //! lines that have no answer yet.
 
@@ -35,7 +37,7 @@ pub enum BatchStatus {
     Finalizing,
     /// Its files are there. Final.
     Completed,
-    /// Its input could not be used; see its errors. Final.
+    /// Its input could not be used, or its answers could not be kept; see its errors. Final.
     Failed,
     /// Its window ended first; what was answered is in its files. Final.
     Expired,
@@ -97,7 +99,7 @@ impl FromStr for BatchStatus {
     }
 }
 
-/// A fault of the input file.
+/// A fault of the input file, or of the batch as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputError {
     /// Stable and machine-readable.
@@ -172,7 +174,7 @@ pub struct Batch {
     pub status: BatchStatus,
     /// The model of its first line.
     pub model: Option<String>,
-    /// Why its input was refused.
+    /// Why it failed.
     pub errors: Option<Vec<InputError>>,
     /// Its lines.
     pub counts: Counts,
@@ -234,12 +236,23 @@ impl Batch {
     ///
     /// # Errors
     /// It was cancelled meanwhile.
-    pub fn fail(
+    pub fn fail(self, errors: Vec<InputError>, now: OffsetDateTime) -> Result<Self, BatchError> {
+        self.expect(BatchStatus::Validating, "failed")?;
+        self.give_up(errors, now)
+    }
+
+    /// Its answers cannot be kept, however many there are: no file is made.
+    ///
+    /// # Errors
+    /// It ended already.
+    pub fn give_up(
         mut self,
         errors: Vec<InputError>,
         now: OffsetDateTime,
     ) -> Result<Self, BatchError> {
-        self.expect(BatchStatus::Validating, "failed")?;
+        if self.status.is_final() {
+            return Err(BatchError(self.status, "failed"));
+        }
         self.status = BatchStatus::Failed;
         self.errors = Some(errors);
         self.times.failed_at = Some(now);
@@ -345,6 +358,24 @@ mod tests {
         assert_eq!(once, twice);
         let done = twice.finish(None, None, now).unwrap();
         assert_eq!(done.clone().cancel(now), Ok(done));
+    }
+
+    #[test]
+    fn answers_that_cannot_be_kept_fail_a_batch_that_has_not_ended() {
+        let now = batch().created_at;
+        let started = || batch().start(2, "m".to_owned(), now).unwrap();
+        for batch in [
+            started(),
+            started().finalize(now).unwrap(),
+            started().cancel(now).unwrap(),
+        ] {
+            let failed = batch.give_up(Vec::new(), now).unwrap();
+            assert_eq!(
+                (failed.status, failed.times.failed_at),
+                (BatchStatus::Failed, Some(now))
+            );
+            assert!(failed.give_up(Vec::new(), now).is_err());
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{StoreError, TenantTx};
 pub struct Quotas {
     /// Jobs that wait for a worker.
     pub max_queued_jobs: Option<u64>,
-    /// Bytes of all its files.
+    /// Bytes of all its files, and of the parts of its pending uploads.
     pub max_storage_bytes: Option<u64>,
     /// Tokens trained from midnight to midnight, UTC.
     pub max_trained_tokens_per_day: Option<u64>,
@@ -254,15 +254,22 @@ pub async fn admit_bytes(tx: &mut TenantTx, added: u64) -> Result<(), StoreError
 /// # Errors
 /// [`StoreError::Quota`] if not one does, or not as many as `wanted`.
 pub async fn room(tx: &mut TenantTx, wanted: u64) -> Result<Option<Room>, StoreError> {
-    let Some(max) = own(tx).await?.max_storage_bytes else {
+    let Some(room) = left(tx).await? else {
         return Ok(None);
     };
-    let used = storage_bytes(tx).await?;
-    let room = Room { max, used };
     if room.bytes() < wanted.max(1) {
         return Err(room.exceeded().into());
     }
     Ok(Some(room))
+}
+
+/// The same, also where there is no room at all.
+pub async fn left(tx: &mut TenantTx) -> Result<Option<Room>, StoreError> {
+    let Some(max) = own(tx).await?.max_storage_bytes else {
+        return Ok(None);
+    };
+    let used = storage_bytes(tx).await?;
+    Ok(Some(Room { max, used }))
 }
 
 /// What is left of what a project may store.
@@ -278,6 +285,13 @@ impl Room {
         self.max.saturating_sub(self.used)
     }
 
+    /// What is left when so many bytes are put into it.
+    #[must_use]
+    pub fn with(self, n_bytes: u64) -> Self {
+        let used = self.used.saturating_add(n_bytes);
+        Self { used, ..self }
+    }
+
     /// What to say to whoever needs more.
     pub fn exceeded(&self) -> QuotaExceeded {
         QuotaExceeded::StorageBytes {
@@ -287,7 +301,7 @@ impl Room {
     }
 }
 
-/// Bytes of all files of the transaction's project.
+/// Bytes of all files of the transaction's project, and of the parts of its pending uploads.
 pub async fn storage_bytes(tx: &mut TenantTx) -> Result<u64, StoreError> {
     let bytes = sqlx::query_scalar!(
         "SELECT storage_bytes FROM project_usage WHERE project_id = $1",

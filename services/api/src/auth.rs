@@ -17,7 +17,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use domain::{OrgId, OrgRole, ProjectId, Role, Scopes};
+use domain::{OrgId, OrgRole, ProjectId, Role, Scope, Scopes};
 use store::api_keys::{self, Principal};
 use store::audit::Actor;
 
@@ -65,6 +65,14 @@ impl Tenant {
     /// Who calls, as the audit log writes it.
     pub fn actor(&self) -> Actor {
         self.origin.actor(self.org_id, &self.caller)
+    }
+
+    /// Refuses a key that is closed to `area`: for what goes beyond the area of its route.
+    pub fn needs(&self, area: Scope) -> Result<(), ApiError> {
+        if self.scopes.open_one_of(&[area]) {
+            return Ok(());
+        }
+        Err(ApiError::missing_scope(&self.scopes, &[area]))
     }
 }
 

@@ -126,6 +126,7 @@ fn start_loops(
         objects,
         clock.clone(),
         state.inference.clone(),
+        state.throttle.clone(),
         Pace::default(),
     );
     let mut loops = vec![

@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use domain::{Clock, ProjectId};
-use store::{Store, quotas};
+use store::{Store, StoreError, quotas};
 use time::OffsetDateTime;
 
 use self::bucket::{Bucket, Standing};
@@ -78,6 +78,38 @@ impl Throttle {
     /// # Errors
     /// A 429 if the project has had its requests.
     pub async fn admit(&self, store: &Store, project_id: ProjectId) -> Result<(), ApiError> {
+        self.refresh(store, project_id).await?;
+        self.take_request(project_id)
+    }
+
+    /// Takes a request and the tokens that it is expected to need, or neither: for what waits until both are there. None
+    /// if tokens are not limited. [`Self::refresh`] comes first.
+    ///
+    /// # Errors
+    /// As [`Self::admit`] and [`Self::hold_tokens`].
+    pub fn take(
+        &self,
+        project_id: ProjectId,
+        expected: u64,
+    ) -> Result<Option<TokenHold>, ApiError> {
+        let hold = self.hold_tokens(project_id, expected)?;
+        let taken = self.take_request(project_id);
+        match (taken, hold) {
+            (Ok(()), hold) => Ok(hold),
+            (Err(refused), hold) => {
+                if let Some(hold) = hold {
+                    hold.refund();
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// Reads the project's limits again, if it is time.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn refresh(&self, store: &Store, project_id: ProjectId) -> Result<(), StoreError> {
         let now = self.clock.now();
         if !self.knows(project_id, now) {
             let mut tx = store.tenant_tx(project_id).await?;
@@ -85,6 +117,11 @@ impl Throttle {
             tx.commit().await?;
             self.learn(project_id, &quotas, now);
         }
+        Ok(())
+    }
+
+    fn take_request(&self, project_id: ProjectId) -> Result<(), ApiError> {
+        let now = self.clock.now();
         let mut projects = self.lock();
         let Some(limited) = projects.get_mut(&project_id) else {
             return Ok(());

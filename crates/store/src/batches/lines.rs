@@ -155,6 +155,19 @@ pub async fn answers(
         .collect()
 }
 
+/// How many bytes the answers make, each a line of a file.
+pub async fn answered_bytes(tx: &mut TenantTx, batch_id: BatchId) -> Result<u64, StoreError> {
+    let n_bytes = sqlx::query_scalar!(
+        r#"SELECT COALESCE(sum(octet_length(answer) + 1), 0)::bigint AS "n!" FROM batch_lines
+           WHERE project_id = $1 AND batch_id = $2 AND answer IS NOT NULL"#,
+        tx.project_id().0,
+        batch_id.0
+    )
+    .fetch_one(tx.connection())
+    .await?;
+    from_bigint("bytes of answers", n_bytes)
+}
+
 /// Forgets the lines of a batch whose files are written.
 pub async fn delete(tx: &mut TenantTx, batch_id: BatchId) -> Result<(), StoreError> {
     sqlx::query!(

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::InferenceClient;
 use crate::chat;
 use crate::error::ApiError;
+use crate::throttle::{self, Throttle};
 
 /// The longest answer that is kept.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -27,11 +28,14 @@ pub(super) enum Asked {
     Answered(Answer),
     /// Not now: after so long, if the service said.
     Later(Option<Duration>),
+    /// The project has had its requests or tokens of this minute: there are more after so long.
+    Limited(Duration),
 }
 
-/// Asks once. `text` is the line as it stands in the input.
+/// Asks once, if the project's limits let it. `text` is the line as it stands in the input.
 pub(super) async fn ask(
     inference: &InferenceClient,
+    throttle: &Throttle,
     project_id: ProjectId,
     line: &Line,
     text: &[u8],
@@ -43,29 +47,56 @@ pub(super) async fn ask(
         let (status, body) = refusal(error).await;
         return Asked::Answered(written(line, &request_id, status, &body));
     }
-    let bytes = Bytes::from(body.to_string());
-    let Ok(answer) = inference.send(project_id, &request_id, bytes).await else {
-        return Asked::Later(None);
-    };
-    let status = answer.status();
-    if is_passing(status) {
-        return Asked::Later(wait(&answer));
-    }
-    let (status, body) = if status.is_server_error() {
-        let cause = format!("the inference service answered {status}");
-        refusal(ApiError::internal(cause)).await
-    } else {
-        match read(answer).await {
-            Ok(Some(body)) => (status, body),
-            Ok(None) => {
-                let cause = "the inference service's answer is no JSON, or too long";
-                refusal(ApiError::internal(cause)).await
+    let hold = match throttle.take(project_id, throttle::estimate(&body)) {
+        Ok(hold) => hold,
+        Err(error) => {
+            if let Some(wait) = error.comes_too_soon() {
+                return Asked::Limited(wait);
             }
-            // It broke off.
-            Err(_) => return Asked::Later(None),
+            // It alone would take more than a minute has, so waiting would not help.
+            let (status, body) = refusal(error).await;
+            return Asked::Answered(written(line, &request_id, status, &body));
         }
     };
-    Asked::Answered(written(line, &request_id, status, &body))
+    let bytes = Bytes::from(body.to_string());
+    let (asked, took) = match inference.send(project_id, &request_id, bytes).await {
+        Ok(answer) => heard(answer, line, &request_id).await,
+        Err(_) => (Asked::Later(None), Some(0)),
+    };
+    if let (Some(hold), Some(tokens)) = (hold, took) {
+        hold.settle(tokens);
+    }
+    asked
+}
+
+/// What became of it, and how many tokens that took, if it can be told.
+async fn heard(answer: reqwest::Response, line: &Line, request_id: &str) -> (Asked, Option<u64>) {
+    let status = answer.status();
+    if is_passing(status) {
+        return (Asked::Later(wait(&answer)), Some(0));
+    }
+    if status.is_server_error() {
+        let cause = format!("the inference service answered {status}");
+        let (status, body) = refusal(ApiError::internal(cause)).await;
+        let written = written(line, request_id, status, &body);
+        return (Asked::Answered(written), Some(0));
+    }
+    let (status, body, took) = match read(answer).await {
+        Ok(Some(body)) if status.is_success() => {
+            let took = body["usage"]["total_tokens"].as_u64();
+            (status, body, took)
+        }
+        Ok(Some(body)) => (status, body, Some(0)),
+        Ok(None) => {
+            let cause = "the inference service's answer is no JSON, or too long";
+            let (status, body) = refusal(ApiError::internal(cause)).await;
+            (status, body, None)
+        }
+        // It broke off.
+        Err(_) => return (Asked::Later(None), None),
+    };
+    let written = written(line, request_id, status, &body);
+    (Asked::Answered(written), took)
 }
 
 /// A line that there was no time for. `code` says why.

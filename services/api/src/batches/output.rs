@@ -3,11 +3,13 @@
 use artifacts::{ArtifactError, keys};
 use async_stream::try_stream;
 use bytes::Bytes;
+use domain::batch::InputError;
 use domain::{Batch, BatchStatus, FileId};
 use futures::Stream;
 use store::batches::lines;
 use store::batches::turns::{self, Turn};
 use store::files::{self, File, FileStatus};
+use store::quotas::{self, QuotaExceeded, Room};
 use time::Duration;
 
 use super::answer::unanswered;
@@ -20,38 +22,80 @@ const PAGE: u32 = 50;
 
 impl Runner {
     /// Writes the files and ends the batch. A crash in between leaves objects that the sweep takes away; the next
-    /// turn writes them again.
+    /// turn writes them again. Files that the project has no room for fail the batch.
     pub(super) async fn write_files(&self, turn: &Turn) -> Result<(), TurnError> {
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
+        let room = quotas::left(&mut tx).await?;
         tx.commit().await?;
-        let output = self.write(&batch, Which::Output).await?;
-        let errors = self.write(&batch, Which::Errors).await?;
-        let ended = self.end(turn, output.as_ref(), errors.as_ref()).await;
-        if let Err(TurnError::LeaseLost) = ended {
-            // Somebody else ends it, with files of their own.
-            for file in [output, errors].into_iter().flatten() {
+        let mut files = Vec::new();
+        let ended = match self.write_both(&batch, room, &mut files).await {
+            Ok([output, errors]) => self.end(turn, &files, output, errors).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = ended else { return Ok(()) };
+        // Somebody else ends it, with files of their own; or nobody may keep them.
+        if let TurnError::LeaseLost | TurnError::Full(_) = error {
+            for file in files {
                 self.objects
                     .delete(&keys::file(turn.project_id, file.id))
                     .await?;
             }
         }
-        ended
+        match error {
+            TurnError::Full(exceeded) => self.give_up(turn, &exceeded).await,
+            error => Err(error),
+        }
+    }
+
+    /// What was stored by the time of an error is in `files`.
+    async fn write_both(
+        &self,
+        batch: &Batch,
+        mut room: Option<Room>,
+        files: &mut Vec<File>,
+    ) -> Result<[Option<FileId>; 2], TurnError> {
+        let mut ids = [None, None];
+        for (id, which) in ids.iter_mut().zip([Which::Output, Which::Errors]) {
+            if let Some(file) = self.write(batch, which, room).await? {
+                room = room.map(|room| room.with(file.size_bytes));
+                *id = Some(file.id);
+                files.push(file);
+            }
+        }
+        Ok(ids)
     }
 
     async fn end(
         &self,
         turn: &Turn,
-        output: Option<&File>,
-        errors: Option<&File>,
+        files: &[File],
+        output: Option<FileId>,
+        errors: Option<FileId>,
     ) -> Result<(), TurnError> {
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
-        for file in [output, errors].into_iter().flatten() {
+        for file in files {
             files::create(&mut tx, file).await?;
         }
-        let id = |file: Option<&File>| file.map(|file| file.id);
-        let batch = batch.finish(id(output), id(errors), self.clock.now())?;
+        let added = files.iter().map(|file| file.size_bytes).sum();
+        quotas::admit_bytes(&mut tx, added).await?;
+        let batch = batch.finish(output, errors, self.clock.now())?;
+        finish::finish(&mut tx, &batch).await?;
+        tx.commit().await?;
+        finish::report(&batch);
+        Ok(())
+    }
+
+    /// Fails the batch, for want of room for its answers.
+    pub(super) async fn give_up(
+        &self,
+        turn: &Turn,
+        exceeded: &QuotaExceeded,
+    ) -> Result<(), TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let batch = turns::hold(&mut tx, turn).await?;
+        let batch = batch.give_up(vec![no_room(exceeded)], self.clock.now())?;
         finish::finish(&mut tx, &batch).await?;
         tx.commit().await?;
         finish::report(&batch);
@@ -59,13 +103,25 @@ impl Runner {
     }
 
     /// Stores one of the two files; `None` if no line belongs there.
-    async fn write(&self, batch: &Batch, which: Which) -> Result<Option<File>, TurnError> {
+    async fn write(
+        &self,
+        batch: &Batch,
+        which: Which,
+        room: Option<Room>,
+    ) -> Result<Option<File>, TurnError> {
         let id = FileId::new();
         let key = keys::file(batch.project_id, id);
         let lines = Box::pin(self.clone().texts(batch, which));
-        let stored = match self.objects.put_stream(&key, lines, u64::MAX).await {
+        let max_bytes = room.map_or(u64::MAX, |room| room.bytes());
+        let stored = match self.objects.put_stream(&key, lines, max_bytes).await {
             Ok(stored) => stored,
             Err(ArtifactError::Source { source, .. }) => return Err(TurnError::of_source(source)),
+            Err(error @ ArtifactError::TooLarge { .. }) => {
+                return Err(match room {
+                    Some(room) => TurnError::Full(room.exceeded()),
+                    None => error.into(),
+                });
+            }
             Err(error) => return Err(error.into()),
         };
         if stored.size_bytes == 0 {
@@ -138,6 +194,16 @@ impl Which {
             Self::Output => "output",
             Self::Errors => "error",
         }
+    }
+}
+
+/// Why a batch fails whose answers the project cannot keep.
+pub(super) fn no_room(exceeded: &QuotaExceeded) -> InputError {
+    InputError {
+        code: "insufficient_quota".to_owned(),
+        line: None,
+        message: format!("The answers of the batch cannot be kept. {exceeded}"),
+        param: None,
     }
 }
 

@@ -15,6 +15,7 @@ use domain::{Batch, BatchStatus, Clock, FileId};
 use futures::TryStreamExt as _;
 use store::batches::lines::{self, Answer, Line};
 use store::batches::turns::{self, Turn};
+use store::quotas::{self, QuotaExceeded};
 use store::{Store, StoreError, batches};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -23,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Asked};
 use super::finish;
 use super::input::{self, Input};
+use super::output::no_room;
 use crate::InferenceClient;
+use crate::throttle::Throttle;
 
 /// Turns that one replica takes at once: each is another project's.
 const TURNS_AT_ONCE: usize = 4;
@@ -33,6 +36,9 @@ const LINES_AT_ONCE: usize = 4;
 const PAGE: u32 = 200;
 /// The longest wait between two tries of a line.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The longest wait of a line whose project is at its limit: what other lines were expected to take and did not comes
+/// back at any time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How fast the loop goes.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +76,9 @@ pub enum TurnError {
     /// The batch was cancelled between two steps.
     #[error("the batch moved on meanwhile")]
     Moved(#[from] BatchError),
+    /// The project may not store what was answered.
+    #[error("the project has no room for the batch's files")]
+    Full(#[source] QuotaExceeded),
     /// The database failed.
     #[error("the database failed while a batch was answered")]
     Store(#[source] StoreError),
@@ -85,6 +94,7 @@ impl From<StoreError> for TurnError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::LeaseLost => Self::LeaseLost,
+            StoreError::Quota(exceeded) => Self::Full(exceeded),
             error => Self::Store(error),
         }
     }
@@ -110,16 +120,18 @@ pub struct Runner {
     pub(super) objects: ObjectStore,
     pub(super) clock: Clock,
     inference: InferenceClient,
+    throttle: Throttle,
     pace: Pace,
 }
 
 impl Runner {
-    /// `store` must have a login that may take on the worker's role.
+    /// `store` must have a login that may take on the worker's role. `throttle` is the one that chats go by.
     pub fn new(
         store: Store,
         objects: ObjectStore,
         clock: Clock,
         inference: InferenceClient,
+        throttle: Throttle,
         pace: Pace,
     ) -> Self {
         Self {
@@ -127,6 +139,7 @@ impl Runner {
             objects,
             clock,
             inference,
+            throttle,
             pace,
         }
     }
@@ -230,8 +243,14 @@ impl Runner {
             BatchStatus::Validating => self.validate(&batch, turn).await?,
             _ => batch,
         };
-        if batch.status.is_final() || !self.answer_lines(&batch, turn).await? {
+        if batch.status.is_final() {
             return Ok(());
+        }
+        match self.answer_lines(&batch, turn).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(TurnError::Full(exceeded)) => return self.give_up(turn, &exceeded).await,
+            Err(error) => return Err(error),
         }
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
@@ -246,7 +265,7 @@ impl Runner {
         let Input {
             lines,
             model,
-            errors,
+            mut errors,
             ..
         } = match self.objects.get_stream(&key).await {
             Ok(file) => input::read(file.stream).await?,
@@ -256,6 +275,10 @@ impl Runner {
         let now = self.clock.now();
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
+        // Where not one byte could be kept, nothing need be answered.
+        if let Err(StoreError::Quota(exceeded)) = quotas::room(&mut tx, 1).await {
+            errors.push(no_room(&exceeded));
+        }
         if !errors.is_empty() {
             let batch = batch.fail(errors, now)?;
             finish::finish(&mut tx, &batch).await?;
@@ -274,6 +297,7 @@ impl Runner {
 
     /// Answers lines until the turn is over. Says whether every line has its answer.
     async fn answer_lines(&self, batch: &Batch, turn: &Turn) -> Result<bool, TurnError> {
+        self.check_room(turn).await?;
         let until = Instant::now() + self.pace.turn;
         let mut after = 0;
         // Dropping the set aborts what is under way.
@@ -303,6 +327,17 @@ impl Runner {
         Ok(self.waiting(turn, 0, 1).await?.is_empty())
     }
 
+    /// Whether what was answered so far could be kept: if not, the rest need not be answered.
+    async fn check_room(&self, turn: &Turn) -> Result<(), TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        if let Some(room) = quotas::left(&mut tx).await?
+            && lines::answered_bytes(&mut tx, turn.batch_id).await? > room.bytes()
+        {
+            return Err(TurnError::Full(room.exceeded()));
+        }
+        Ok(tx.commit().await?)
+    }
+
     async fn waiting(&self, turn: &Turn, after: u64, limit: u32) -> Result<Vec<Line>, TurnError> {
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let lines = lines::waiting(&mut tx, turn.batch_id, after, limit).await?;
@@ -320,7 +355,7 @@ impl Runner {
         until: Instant,
     ) -> Result<(), TurnError> {
         let answer = match self.text(&turn, input_file, &line).await {
-            Ok(text) => self.ask(&turn, &line, &text, until).await,
+            Ok(text) => self.ask(&turn, &line, &text, until).await?,
             // It expired while the batch was under way.
             Err(ArtifactError::NotFound { .. }) => Some(answer::without_input(&line)),
             Err(error) => return Err(error.into()),
@@ -337,19 +372,31 @@ impl Runner {
     }
 
     /// Asks until there is an answer, or the turn is over.
-    async fn ask(&self, turn: &Turn, line: &Line, text: &[u8], until: Instant) -> Option<Answer> {
+    async fn ask(
+        &self,
+        turn: &Turn,
+        line: &Line,
+        text: &[u8],
+        until: Instant,
+    ) -> Result<Option<Answer>, TurnError> {
+        let project_id = turn.project_id;
         let mut backoff = self.pace.backoff;
         loop {
-            match answer::ask(&self.inference, turn.project_id, line, text).await {
-                Asked::Answered(answer) => return Some(answer),
+            self.throttle.refresh(&self.store, project_id).await?;
+            let asked = answer::ask(&self.inference, &self.throttle, project_id, line, text);
+            let wait = match asked.await {
+                Asked::Answered(answer) => return Ok(Some(answer)),
+                Asked::Limited(wait) => wait.min(LOOK_AGAIN),
                 Asked::Later(wait) => {
-                    let again = Instant::now() + wait.unwrap_or(backoff).max(backoff);
-                    tokio::time::sleep_until(again.min(until)).await;
-                    if again >= until {
-                        return None;
-                    }
+                    let wait = wait.unwrap_or(backoff).max(backoff);
                     backoff = (backoff * 2).min(MAX_BACKOFF);
+                    wait
                 }
+            };
+            let again = Instant::now() + wait;
+            tokio::time::sleep_until(again.min(until)).await;
+            if again >= until {
+                return Ok(None);
             }
         }
     }

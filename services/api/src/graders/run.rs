@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use grading::{Answer, Flags, Grader, Grading, Sample, Usage};
+use domain::Scope;
+use grading::{Answer, Flags, Grader, Grading, Question, Sample, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -14,6 +15,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::JsonBody;
+use crate::throttle::{self, TokenHold};
 
 /// What a grader gave for one sample.
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,10 +104,33 @@ pub async fn run_grader(
     let (item, output) = (item(&mut body)?, sample(&mut body)?);
     let began = state.clock.now();
     let questions = grader.questions(&Sample::new(&item, &output));
+    let hold = admit(&state, &tenant, &questions)?;
     let answers = ask::answers(&state.inference, &tenant, questions).await;
     let (grader, grading) = graded(grader, item, output, answers).await?;
+    if let Some(hold) = hold {
+        hold.settle(grading.total_tokens().unwrap_or(0));
+    }
     let execution_time = (state.clock.now() - began).as_seconds_f64().max(0.0);
     Ok(Json(shown(&grader, grading, execution_time)))
+}
+
+/// Whether models may be asked: it takes what a chat takes, a key that is open to answers of models and the project's
+/// tokens, of all judges at once.
+fn admit(
+    state: &AppState,
+    tenant: &Tenant,
+    questions: &[Option<Question>],
+) -> Result<Option<TokenHold>, ApiError> {
+    let mut expected = None;
+    for question in questions.iter().flatten() {
+        let tokens = throttle::estimate(&question.request);
+        expected = Some(tokens.saturating_add(expected.unwrap_or(0)));
+    }
+    let Some(expected) = expected else {
+        return Ok(None);
+    };
+    tenant.needs(Scope::Inference)?;
+    state.throttle.hold_tokens(tenant.project_id, expected)
 }
 
 /// Comparing long texts takes a good part of a second, which other requests should not wait for.

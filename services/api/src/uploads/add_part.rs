@@ -10,6 +10,7 @@ use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
 use domain::{PartId, Upload, UploadId};
 use serde::Serialize;
 use store::TenantTx;
+use store::quotas::{self, Room};
 use store::uploads::{self, Part};
 use utoipa::ToSchema;
 
@@ -80,20 +81,22 @@ async fn add(
 ) -> Result<Part, ApiError> {
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let upload = uploads::find(&mut tx, id).await?;
-    // Sending a part may take minutes; the transaction must not.
-    tx.commit().await?;
     let upload = upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &id.to_string()))?;
     upload.check_open(state.clock.now())?;
+    let room = quotas::left(&mut tx).await?;
+    // Sending a part may take minutes; the transaction must not.
+    tx.commit().await?;
 
     let part_id = PartId::new();
     let key = keys::upload_part(tenant.project_id, id, part_id);
+    let max_bytes = MAX_PART_BYTES.min(upload.size_bytes);
     let destination = Destination {
         objects: &state.objects,
         key: &key,
-        max_bytes: MAX_PART_BYTES.min(upload.size_bytes),
+        max_bytes: room.map_or(max_bytes, |room| room.bytes().min(max_bytes)),
     };
-    let mut incoming = Incoming::open(request, "data", destination.max_bytes).await?;
-    let received = receive(&mut incoming.form, &destination).await;
+    let mut incoming = Incoming::open(request, "data", max_bytes).await?;
+    let received = receive(&mut incoming.form, &destination, room).await;
     let stored = incoming.settle(received).await?;
     let part = Part {
         id: part_id,
@@ -109,9 +112,13 @@ async fn add(
 }
 
 /// Reads the form and stores its one part.
-async fn receive(form: &mut Multipart, destination: &Destination<'_>) -> Result<Stored, ApiError> {
+async fn receive(
+    form: &mut Multipart,
+    destination: &Destination<'_>,
+    room: Option<Room>,
+) -> Result<Stored, ApiError> {
     let mut stored = None;
-    let read = read(form, destination, &mut stored).await;
+    let read = read(form, destination, room, &mut stored).await;
     let refused = |message| Err(ApiError::invalid("data", message));
     let received = match (read, &stored) {
         (Err(error), _) => Err(error),
@@ -128,6 +135,7 @@ async fn receive(form: &mut Multipart, destination: &Destination<'_>) -> Result<
 async fn read(
     form: &mut Multipart,
     destination: &Destination<'_>,
+    room: Option<Room>,
     stored: &mut Option<Stored>,
 ) -> Result<(), ApiError> {
     while let Some(field) = form
@@ -143,12 +151,16 @@ async fn read(
             let message = "`data` is given twice; send one part at a time.";
             return Err(ApiError::invalid("data", message));
         }
-        *stored = Some(store(field, destination).await?);
+        *stored = Some(store(field, destination, room).await?);
     }
     Ok(())
 }
 
-async fn store(mut field: Field<'_>, destination: &Destination<'_>) -> Result<Stored, ApiError> {
+async fn store(
+    mut field: Field<'_>,
+    destination: &Destination<'_>,
+    room: Option<Room>,
+) -> Result<Stored, ApiError> {
     let chunks = stream! {
         while let Some(chunk) = field.chunk().await.transpose() {
             yield chunk;
@@ -159,9 +171,10 @@ async fn store(mut field: Field<'_>, destination: &Destination<'_>) -> Result<St
         .put_stream(destination.key, chunks, destination.max_bytes)
         .await;
     stored.map_err(|error| match error {
-        ArtifactError::TooLarge { max_bytes, .. } => {
-            ApiError::too_large("part", max_bytes).param("data")
-        }
+        ArtifactError::TooLarge { max_bytes, .. } => match room {
+            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
+            _ => ApiError::too_large("part", max_bytes).param("data"),
+        },
         ArtifactError::Source { .. } => cut_short("data"),
         error => error.into(),
     })
@@ -176,6 +189,7 @@ async fn record(state: &AppState, tenant: &Tenant, part: Part) -> Result<Part, A
     upload.check_open(state.clock.now())?;
     check_room(&mut tx, &upload, &part).await?;
     uploads::add_part(&mut tx, &part).await?;
+    quotas::admit_bytes(&mut tx, part.size_bytes).await?;
     tx.commit().await?;
     metrics::counter!("attune_uploaded_bytes_total").increment(part.size_bytes);
     Ok(part)

@@ -228,17 +228,18 @@ async fn commit(
     };
     // When this fails, the object is an orphan, as after any upload whose commit fails: see `create_file`.
     files::create(&mut tx, &file).await?;
-    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
-        drop(tx);
-        destination.give_up().await;
-        return Err(refused.into());
-    }
+    // The parts make room for what was made of them.
     uploads::end(
         &mut tx,
         &upload,
         &keys::upload_prefix(tenant.project_id, id),
     )
     .await?;
+    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
+        drop(tx);
+        destination.give_up().await;
+        return Err(refused.into());
+    }
     audit::record(&mut tx, &tenant.actor(), &created(&file), file.created_at).await?;
     tx.commit().await?;
     Ok((upload, Some(file)))

@@ -1,5 +1,6 @@
 //! Batches, answered by a stand-in for the inference service that can be held up.
 
+mod limits;
 mod refusals;
 mod stand_in;
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use api::InferenceClient;
 use api::batches::{Pace, Runner, TurnError};
+use api::throttle::Throttle;
 use domain::Clock;
 use serde_json::{Value, json};
 use store::Store;
@@ -96,6 +98,7 @@ async fn runner(app: &TestApp, stand_in: &StandIn, pace: Pace) -> Runner {
         app.objects.clone(),
         Clock::from(app.clock.clone()),
         InferenceClient::new(&stand_in.url, "internal".to_owned()).unwrap(),
+        Throttle::new(Clock::from(app.clock.clone()), 1),
         pace,
     )
 }
@@ -436,6 +439,7 @@ async fn the_apis_own_login_takes_no_turns() {
         app.objects.clone(),
         Clock::system(),
         InferenceClient::new(&stand_in.url, "internal".to_owned()).unwrap(),
+        Throttle::new(Clock::system(), 1),
         PACE,
     );
     let refused = runner.take_turn(&CancellationToken::new()).await;

@@ -182,3 +182,44 @@ async fn a_run_needs_a_sample() {
         assert_eq!((refusal.0, refusal.1.as_deref()), (400, Some(param)));
     }
 }
+
+#[tokio::test]
+async fn judges_take_of_the_project_s_tokens_and_comparisons_do_not() {
+    let app = start().await;
+    let path = format!(
+        "/v1/organization/projects/{}/rate_limits/rl-project",
+        app.alice_project
+    );
+    // A judge is expected to take what its prompt has and as much as it may answer.
+    let expected = |app: &TestApp| {
+        let alice = app.alice.clone();
+        async move {
+            alice
+                .get("/v1/models")
+                .await
+                .header("x-ratelimit-remaining-tokens")
+                .to_owned()
+        }
+    };
+    let limit = json!({"max_tokens_per_1_minute": 4_000});
+    app.admin.post(&path, &limit).await.ok();
+    run(&app.alice, judge("0.5")).await;
+    run(&app.alice, string_check()).await;
+    assert_eq!(expected(&app).await, "3990");
+    run(&app.alice, judge("missing")).await;
+    assert_eq!(expected(&app).await, "3990", "nothing was computed");
+
+    let limit = json!({"max_tokens_per_1_minute": 20});
+    app.admin.post(&path, &limit).await.ok();
+    app.clock.advance(std::time::Duration::from_secs(5));
+    let body = json!({"grader": judge("0.5"), "item": {}, "model_sample": "yes"});
+    let refused = app
+        .alice
+        .post("/v1/fine_tuning/alpha/graders/run", &body)
+        .await;
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("rate_limit_exceeded".to_owned()))
+    );
+    run(&app.alice, string_check()).await;
+}

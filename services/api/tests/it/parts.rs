@@ -353,3 +353,63 @@ async fn parts_make_no_file_that_the_project_may_not_store() {
     let refused = app.alice.post("/v1/uploads", &request(8)).await;
     assert_eq!(refused.status, 429);
 }
+
+#[tokio::test]
+async fn parts_count_until_they_are_a_file_or_nothing() {
+    let app = TestApp::start().await;
+    let quotas = Quotas {
+        max_storage_bytes: Some(ROWS.len() as u64 + 10),
+        ..Quotas::default()
+    };
+    let mut tx = app.database.store().operator_tx().await.unwrap();
+    quotas::set(&mut tx, app.alice_org, app.alice_project, &quotas)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let first = app.alice.begin_upload(ROWS.len()).await;
+    let second = app.alice.begin_upload(ROWS.len()).await;
+    let part = app.alice.add_part(&first, ROWS).await;
+    let refused = app.alice.post_part(&second, Form::part(ROWS)).await;
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("insufficient_quota".to_owned()))
+    );
+    assert!(
+        refused.text.contains("max_storage_bytes"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(app.object_keys().await.len(), 1);
+    // They make room for what is made of them.
+    let made = app
+        .alice
+        .complete(&first, &json!({"part_ids": [part]}))
+        .await
+        .ok();
+    let refused = app.alice.post_part(&second, Form::part(ROWS)).await;
+    assert_eq!(refused.status, 429);
+    let file = made["file"]["id"].as_str().unwrap();
+    app.alice.delete(&format!("/v1/files/{file}")).await.ok();
+    app.alice.add_part(&second, ROWS).await;
+    app.alice.cancel(&second).await.ok();
+    app.alice.training_file().await;
+}
+
+#[tokio::test]
+async fn parts_at_once_fill_the_quota_and_no_more() {
+    let app = TestApp::start().await;
+    let quotas = Quotas {
+        max_storage_bytes: Some(30),
+        ..Quotas::default()
+    };
+    let id = app.alice.begin_upload(30).await;
+    let mut tx = app.database.store().operator_tx().await.unwrap();
+    quotas::set(&mut tx, app.alice_org, app.alice_project, &quotas)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let sent = (0..6).map(|_| app.alice.post_part(&id, Form::part("0123456789")));
+    let stored = join_all(sent).await;
+    let stored = stored.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((stored, app.object_keys().await.len()), (3, 3));
+}
