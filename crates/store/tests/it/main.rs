@@ -6,6 +6,7 @@ mod api_keys;
 mod archiving;
 mod audit;
 mod batches;
+mod connections;
 mod given;
 mod isolation;
 mod jobs;
