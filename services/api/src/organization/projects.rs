@@ -153,8 +153,10 @@ pub async fn modify_project(
     Ok(Json(found.into()))
 }
 
-/// Archive a project: its keys and users are refused from now on, and what it has under way is cancelled. What it holds
-/// stays. There is no way back; archiving an archived project changes nothing.
+/// Archive a project. There is no way back; archiving an archived one changes nothing.
+///
+/// Its keys and users are refused from now on, and what it has under way is cancelled: jobs, batches, uploads. What it
+/// holds stays.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects/{project_id}/archive",
