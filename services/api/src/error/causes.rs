@@ -1,0 +1,80 @@
+//! What the errors of other crates are to a client.
+
+use std::error::Error as StdError;
+
+use artifacts::ArtifactError;
+use domain::FieldError;
+use domain::batch::BatchError;
+use domain::job::TransitionError;
+use domain::upload::UploadError;
+use store::StoreError;
+
+use super::{ApiError, Kind};
+use crate::extract;
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        let message = error.to_string();
+        Self::invalid(error.field, message)
+    }
+}
+
+impl From<TransitionError> for ApiError {
+    fn from(error: TransitionError) -> Self {
+        Self::invalid_request(error.to_string()).code("job_is_final")
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::Expired => "upload_expired",
+            UploadError::Final(_) => "upload_is_final",
+        };
+        Self::invalid_request(sentence(&error)).code(code)
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
+        Self::invalid_request(sentence(&error)).code("batch_is_final")
+    }
+}
+
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::NoSpace { .. } => {
+                let full = Self::new(Kind::StorageFull, "").code("storage_full");
+                Self {
+                    cause: Some(error.into()),
+                    ..full
+                }
+            }
+            error if error.is_transient() => Self::unavailable(error),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NulCharacter { field } => Self::invalid(field, error.to_string()),
+            StoreError::UnknownCursor => extract::unknown_cursor(),
+            StoreError::Transition(error) => error.into(),
+            StoreError::Archived => Self::project_archived(),
+            StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
+            error if error.is_transient() => Self::unavailable(error),
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// An error's text as a client reads it.
+fn sentence(error: &impl StdError) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
+}

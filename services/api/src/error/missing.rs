@@ -1,0 +1,109 @@
+//! What is not there, or is somebody else's: the answer is the same for both.
+
+use super::{ApiError, Kind};
+
+/// Something a client can ask for by its id or name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    /// An uploaded or produced file.
+    File,
+    /// A fine-tuning job.
+    Job,
+    /// A base or fine-tuned model.
+    Model,
+    /// A file that comes in parts.
+    Upload,
+    /// A batch of requests.
+    Batch,
+    /// A project of the organization.
+    Project,
+    /// An API key, of a project or of the organization.
+    ApiKey,
+    /// A service account of a project.
+    ServiceAccount,
+    /// A user of the organization or of a project.
+    User,
+    /// A permission to use a model.
+    Permission,
+    /// An address that is told of events.
+    WebhookEndpoint,
+    /// The limits of a project.
+    RateLimit,
+}
+
+impl Thing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Job => "fine-tuning job",
+            Self::Model => "model",
+            Self::Upload => "upload",
+            Self::Batch => "batch",
+            Self::Project => "project",
+            Self::ApiKey => "API key",
+            Self::ServiceAccount => "service account",
+            Self::User => "user",
+            Self::Permission => "permission",
+            Self::WebhookEndpoint => "webhook endpoint",
+            Self::RateLimit => "rate limit",
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::File => "file_not_found",
+            Self::Job => "job_not_found",
+            Self::Model => "model_not_found",
+            Self::Upload => "upload_not_found",
+            Self::Batch => "batch_not_found",
+            Self::Project => "project_not_found",
+            Self::ApiKey => "api_key_not_found",
+            Self::ServiceAccount => "service_account_not_found",
+            Self::User => "user_not_found",
+            Self::Permission => "permission_not_found",
+            Self::WebhookEndpoint => "webhook_endpoint_not_found",
+            Self::RateLimit => "rate_limit_not_found",
+        }
+    }
+
+    /// Where one would be.
+    fn place(self) -> &'static str {
+        match self {
+            Self::File | Self::Job | Self::Model | Self::Upload | Self::Batch => "in this project",
+            _ => "here",
+        }
+    }
+}
+
+impl ApiError {
+    /// A thing that does not exist or that belongs to somebody else: the answer is the same for both.
+    pub fn not_found(thing: Thing, id: &str) -> Self {
+        let id = shorten(id);
+        let message = format!("There is no {} `{id}` {}.", thing.word(), thing.place());
+        let param = if thing == Thing::Model { "model" } else { "id" };
+        Self::new(Kind::NotFound, message)
+            .param(param)
+            .code(thing.code())
+    }
+
+    /// No such route.
+    pub fn no_route(method: &str, path: &str) -> Self {
+        let message = format!("There is no route `{method} {}`.", shorten(path));
+        Self::new(Kind::NotFound, message).code("unknown_url")
+    }
+
+    /// The route exists, but not with this method.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("`{}` does not take the method {method}.", shorten(path));
+        Self::new(Kind::MethodNotAllowed, message).code("method_not_allowed")
+    }
+}
+
+/// What a client sent, as an error repeats it: no longer than an id needs.
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= 160 {
+        text.to_owned()
+    } else {
+        text.chars().take(159).collect::<String>() + "…"
+    }
+}
