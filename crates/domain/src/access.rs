@@ -96,11 +96,11 @@ words!(
 /// What a key can be limited to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Files, uploads and batches.
+    /// Files and uploads.
     Files,
     /// Fine-tuning: jobs and the models they make.
     Jobs,
-    /// Answers of models.
+    /// Answers of models, one by one or in batches.
     Inference,
     /// Not an area: forbids everything that changes something or costs computation.
     ReadOnly,

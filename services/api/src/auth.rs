@@ -74,6 +74,11 @@ impl Tenant {
         }
         Err(ApiError::missing_scope(&self.scopes, &[area]))
     }
+
+    /// Refuses viewers and read-only keys: for a request that costs computation though its method only reads.
+    pub fn may_compute(&self) -> Result<(), ApiError> {
+        access::may_write(self.role, &self.scopes)
+    }
 }
 
 impl Administrator {

@@ -1,7 +1,8 @@
 //! What each route needs of who calls it. The one place that says so.
 //!
 //! A route belongs to a family by its path, and to readers or writers by its method. A path of no family is refused to
-//! everybody, and a test names it, so that a new family has to be placed here before it can be used.
+//! everybody, and a test names it, so that a new family has to be placed here before it can be used. What a route needs
+//! besides, because of what is asked of it, its handler asks of the [`Tenant`](super::Tenant).
 
 use axum::extract::MatchedPath;
 use axum::http::Method;
@@ -37,10 +38,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("/v1/uploads", Family::Project(&[Scope::Files])),
     ("/v1/batches", Family::Project(&[Scope::Inference])),
     ("/v1/chat", Family::Project(&[Scope::Inference])),
-    (
-        "/v1/models",
-        Family::Project(&[Scope::Jobs, Scope::Inference]),
-    ),
+    ("/v1/models", Family::Models),
     ("/v1/fine_tuning", Family::Project(&[Scope::Jobs])),
     ("/v1/webhook", Family::Project(&[Scope::Jobs])),
     ("/v1/fine_tuning/checkpoints", Family::Organization),
@@ -51,6 +49,8 @@ const FAMILIES: &[(&str, Family)] = &[
 enum Family {
     Public,
     Project(&'static [Scope]),
+    /// Whoever asks models may look at them. To delete one takes the area that made it.
+    Models,
     Organization,
 }
 
@@ -61,14 +61,15 @@ impl Access {
             .iter()
             .filter(|(beginning, _)| path.starts_with(beginning))
             .max_by_key(|(beginning, _)| beginning.len())?;
-        Some(match *family {
-            Family::Public => Self::Public,
-            Family::Organization => Self::Organization,
-            Family::Project(areas) => Self::Project {
-                areas,
-                writes: !matches!(*method, Method::GET | Method::HEAD),
-            },
-        })
+        let writes = !matches!(*method, Method::GET | Method::HEAD);
+        let areas: &[Scope] = match *family {
+            Family::Public => return Some(Self::Public),
+            Family::Organization => return Some(Self::Organization),
+            Family::Project(areas) => areas,
+            Family::Models if writes => &[Scope::Jobs],
+            Family::Models => &[Scope::Jobs, Scope::Inference],
+        };
+        Some(Self::Project { areas, writes })
     }
 
     /// What the route of a request needs.
@@ -89,14 +90,23 @@ impl Access {
         if !scopes.open_one_of(areas) {
             return Err(ApiError::missing_scope(scopes, areas));
         }
-        if writes && scopes.is_read_only() {
-            return Err(ApiError::read_only_key());
+        if writes {
+            may_write(role, scopes)
+        } else {
+            Ok(())
         }
-        if writes && !role.may_write() {
-            return Err(ApiError::viewer());
-        }
-        Ok(())
     }
+}
+
+/// Refuses viewers and read-only keys.
+pub(super) fn may_write(role: Role, scopes: &Scopes) -> Result<(), ApiError> {
+    if scopes.is_read_only() {
+        return Err(ApiError::read_only_key());
+    }
+    if !role.may_write() {
+        return Err(ApiError::viewer());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use axum::Json;
 use axum::extract::State;
 use dataset::{Judgement, Row, RowErrorKind};
-use domain::TrainingConfig;
+use domain::{Scope, TrainingConfig};
 use serde::Serialize;
 use serde_json::Value;
 use text::{Shown, TextModel};
@@ -92,6 +92,8 @@ pub async fn preview_dataset(
     tenant: Tenant,
     JsonBody(body): JsonBody,
 ) -> Result<Json<DatasetPreview>, ApiError> {
+    // It shows what a file holds.
+    tenant.needs(Scope::Files)?;
     let n_rows = n_rows(&body)?;
     let new = NewJob::read(&body)?;
     let now = state.clock.now();

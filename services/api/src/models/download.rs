@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use domain::Scope;
 use serde_json::json;
 use store::models::{self, FineTunedModel};
 
@@ -51,7 +52,12 @@ pub async fn download_model(
     PathName(name): PathName,
     params: Params,
 ) -> Result<Response, ApiError> {
+    // A key for answers of a model is none for the model.
+    tenant.needs(Scope::Jobs)?;
     let format = Format::read(&params)?;
+    if format != Format::Peft {
+        tenant.may_compute()?;
+    }
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let found = models::resolve(&mut tx, &name).await?;
     tx.commit().await?;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use api::router::ROUTES;
 use domain::{BatchStatus, JobStatus};
+use reqwest::Method;
 use serde_json::{Value, json};
 use store::{StoreError, batches, events, jobs, queue};
 
+use crate::isolation::filled;
 use crate::support::{Client, Form, TestApp};
 
 fn keys(app: &TestApp) -> String {
@@ -83,6 +86,93 @@ async fn a_viewer_reads_and_a_member_deletes() {
     );
     let (_, member) = key(&app, json!({"role": "member"})).await;
     member.delete(&path).await.ok();
+}
+
+/// Whether a path is one of these or below one of them.
+fn is_below(path: &str, beginnings: &[&str]) -> bool {
+    let of = |beginning: &&str| {
+        let rest = path.strip_prefix(*beginning);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    beginnings.iter().any(of)
+}
+
+#[tokio::test]
+async fn no_route_lets_a_limited_key_beyond_its_limits() {
+    const FILES: &[&str] = &["/v1/files", "/v1/uploads"];
+    const INFERENCE: &[&str] = &["/v1/chat", "/v1/batches"];
+    const JOBS: &[&str] = &[
+        "/v1/fine_tuning/jobs",
+        "/v1/fine_tuning/alpha",
+        "/v1/models",
+        "/v1/webhook_endpoints",
+        "/v1/webhook_event_types",
+    ];
+    let app = TestApp::start().await;
+    let holder = async |rights: Value| key(&app, rights).await.1;
+    let [viewer, reader, files, jobs, inference] = [
+        holder(json!({"role": "viewer"})).await,
+        holder(json!({"scopes": ["read_only"]})).await,
+        holder(json!({"scopes": ["files"]})).await,
+        holder(json!({"scopes": ["jobs"]})).await,
+        holder(json!({"scopes": ["inference"]})).await,
+    ];
+    let mut n_opened = 0;
+    for route in ROUTES {
+        let (path, reads) = (filled(route.path), route.method == Method::GET);
+        if !path.starts_with("/v1/") {
+            continue;
+        }
+        let is_project_s = is_below(&path, &[FILES, INFERENCE, JOBS].concat());
+        let is_download = path.ends_with("/download");
+        let looks_at_models = reads && !is_download && is_below(&path, &["/v1/models"]);
+        for (client, name, opens) in [
+            (&viewer, "viewer", is_project_s && reads),
+            (&reader, "reader", is_project_s && reads),
+            (&files, "files", is_below(&path, FILES)),
+            (&jobs, "jobs", is_below(&path, JOBS)),
+            (
+                &inference,
+                "inference",
+                is_below(&path, INFERENCE) || looks_at_models,
+            ),
+        ] {
+            let answer = client
+                .send(client.request(route.method.clone(), &path))
+                .await;
+            let was_let_in = answer.status != 403;
+            assert_eq!(was_let_in, opens, "{name}: {} {path}", route.method);
+            n_opened += usize::from(opens);
+        }
+    }
+    assert!(n_opened > 60, "{n_opened}");
+}
+
+#[tokio::test]
+async fn what_costs_or_shows_more_than_its_route_takes_the_rights_to_that() {
+    let app = TestApp::start().await;
+    let (_, reader) = key(&app, json!({"scopes": ["read_only"]})).await;
+    let (_, viewer) = key(&app, json!({"role": "viewer"})).await;
+    for format in ["merged", "gguf"] {
+        let path = format!("/v1/models/ft:none/download?format={format}");
+        refused(&reader.get(&path).await, "missing_scope");
+        refused(&viewer.get(&path).await, "insufficient_role");
+        assert_eq!(app.alice.get(&path).await.status, 404);
+    }
+    let (_, jobs) = key(&app, json!({"scopes": ["jobs"]})).await;
+    let file = app.alice.training_file().await;
+    let body = json!({"model": "tiny", "training_file": file});
+    let preview = "/v1/fine_tuning/jobs/preview";
+    refused(&jobs.post(preview, &body).await, "missing_scope");
+    // A judge is a chat by another name.
+    let input = json!([{"role": "user", "content": "{{sample.output_text}}"}]);
+    let judge = json!({"type": "score_model", "name": "j", "model": "tiny", "input": input});
+    let body = json!({"grader": judge, "item": {}, "model_sample": "x"});
+    let run = "/v1/fine_tuning/alpha/graders/run";
+    refused(&jobs.post(run, &body).await, "missing_scope");
+    let same = json!({"type": "string_check", "name": "s", "input": "a", "reference": "a", "operation": "eq"});
+    let body = json!({"grader": same, "item": {}, "model_sample": "x"});
+    jobs.post(run, &body).await.ok();
 }
 
 #[tokio::test]

@@ -397,7 +397,7 @@ async fn no_route_answers_without_the_right_kind_of_key() {
 }
 
 /// The pattern with something in each of its places.
-fn filled(pattern: &str) -> String {
+pub(crate) fn filled(pattern: &str) -> String {
     let segments = pattern.split('/');
     let segments: Vec<_> = segments
         .map(|segment| {
