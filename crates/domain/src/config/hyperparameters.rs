@@ -426,17 +426,68 @@ mod tests {
             assert!(described(&format!("lora.{name}")), "{name}");
         }
         for Setting { field, kind } in &settings {
-            let SettingKind::Integer { min, max } = kind else {
-                continue;
-            };
-            let read = |n: u64| {
-                let value = match field.split_once('.') {
-                    Some((outer, inner)) => json!({outer: {inner: n}}),
-                    None => json!({field.as_str(): n}),
+            let (inside, outside) = edges(kind);
+            for value in inside {
+                assert!(!is_out_of_range(field, &value), "{field}: {value}");
+            }
+            for value in outside {
+                assert!(is_out_of_range(field, &value), "{field}: {value}");
+            }
+        }
+    }
+
+    /// Whether the field itself is refused; that it does not go with another one is not the question here.
+    fn is_out_of_range(field: &str, value: &Value) -> bool {
+        let asked = match field.split_once('.') {
+            Some((outer, inner)) => json!({outer: {inner: value}}),
+            None => json!({field: value}),
+        };
+        match Hyperparameters::parse("", &asked) {
+            Err(error) => error.field == field && error.message.starts_with("must be"),
+            Ok(_) => false,
+        }
+    }
+
+    /// Values at the edges of what is described, and values next to them that are not.
+    fn edges(kind: &SettingKind) -> (Vec<Value>, Vec<Value>) {
+        match kind {
+            SettingKind::Integer { min, max } => {
+                let below = min.checked_sub(1).map_or(json!(-1), Value::from);
+                (
+                    vec![json!(min), json!(max)],
+                    vec![below, json!(max + 1), json!("1")],
+                )
+            }
+            SettingKind::Number(range) => {
+                let step = |bound: f64| 1e-9 * bound.max(1.0);
+                let (at, out) = (range.min, range.min - step(range.min));
+                let (mut inside, mut outside) = if range.includes_min {
+                    (vec![json!(at)], vec![json!(out)])
+                } else {
+                    (vec![json!(at + step(at))], vec![json!(at)])
                 };
-                Hyperparameters::parse("", &value).is_ok()
-            };
-            assert!(read(*min) && read(*max) && !read(max + 1), "{field}");
+                match range.max {
+                    None => inside.push(json!(1e300)),
+                    Some(max) if range.includes_max => {
+                        inside.push(json!(max));
+                        outside.push(json!(max + step(max)));
+                    }
+                    Some(max) => {
+                        inside.push(json!(max - step(max)));
+                        outside.push(json!(max));
+                    }
+                }
+                outside.extend([json!("1"), json!(true)]);
+                (inside, outside)
+            }
+            SettingKind::Boolean => (
+                vec![json!(true), json!(false)],
+                vec![json!(1), json!("true")],
+            ),
+            SettingKind::Word(words) => (
+                words.iter().map(|word| json!(word)).collect(),
+                vec![json!("no"), json!(1)],
+            ),
         }
     }
 
