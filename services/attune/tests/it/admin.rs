@@ -14,6 +14,8 @@ fn admin(data_dir: &Path, arguments: &[&str]) -> Output {
         .args(["--json", "--data-dir"])
         .arg(data_dir)
         .env_remove("DATABASE_URL")
+        .env_remove("SUDO_USER")
+        .env("USER", "ada")
         .env_remove("ATTUNE_MIGRATE_URL")
         .output()
         .unwrap()
@@ -101,4 +103,146 @@ fn organizations_and_users_are_made_without_a_running_installation() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && output.stdout.is_empty());
     assert!(message.contains("no organization `nobody`"), "{message}");
+}
+
+/// Like [`json`], of a command that prints a document on each line.
+fn lines(data_dir: &Path, arguments: &[&str]) -> Vec<Value> {
+    let output = admin(data_dir, arguments);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn refused(data_dir: &Path, arguments: &[&str], reason: &str) {
+    let output = admin(data_dir, arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(message.contains(reason), "{message}");
+}
+
+#[test]
+fn what_the_operator_does_is_in_the_organization_s_log() {
+    let folder = folder();
+    let up = Up::start(folder.path());
+    let run = |arguments: &[&str]| json(folder.path(), &[arguments, &["--org", "acme"]].concat());
+    json(folder.path(), &["org", "create", "--name", "Acme"]);
+    run(&["project", "create", "--name", "Legal"]);
+    run(&["project", "limits", "legal", "--max-queued-jobs", "3"]);
+    run(&["project", "settings", "legal", "--speaks-openai", "on"]);
+    let user = ["user", "create", "--email", "a@b.c", "--project", "legal"];
+    let user = run(&user);
+    run(&["user", "revoke", text(&user, "user_id")]);
+    let key = run(&["key", "create", "--name", "ci", "--project", "legal"]);
+    let key = run(&["key", "rotate", text(&key, "key_id")]);
+    run(&["key", "revoke", text(&key, "key_id")]);
+    let head = json(folder.path(), &["audit", "verify", "--org", "acme"]);
+    let head = text(&head[0], "head");
+    // What only looks writes nothing, nor does what fails.
+    run(&["project", "limits", "legal"]);
+    run(&["key", "list"]);
+    let no_key = format!("key_{}", "0".repeat(32));
+    refused(
+        folder.path(),
+        &["key", "revoke", &no_key, "--org", "acme"],
+        "has no key",
+    );
+    let revoked = run(&["project", "revoke", "legal"]);
+    assert_eq!(revoked["cancelled_jobs"], 0);
+    run(&["project", "create", "--name", "Second"]);
+    json(folder.path(), &["org", "revoke", "acme"]);
+
+    let log = lines(folder.path(), &["audit", "export", "--org", "acme"]);
+    let actions: Vec<&str> = log.iter().map(|row| text(row, "action")).collect();
+    let expected = [
+        "organization.created",
+        "admin_api_key.created",
+        "project.created",
+        "api_key.created",
+        "rate_limit.updated",
+        "project.updated",
+        "user.added",
+        "project.user.added",
+        "user.deleted",
+        "api_key.created",
+        "api_key.rotated",
+        "api_key.deleted",
+        "project.archived",
+        "project.created",
+        "api_key.created",
+        "project.archived",
+        "organization.archived",
+    ];
+    assert_eq!(actions, expected);
+    for row in &log {
+        assert_eq!(
+            (text(row, "actor_kind"), text(row, "actor_name")),
+            ("operator", "ada")
+        );
+        assert_eq!(
+            (&row["address"], &row["key_id"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+    let verify = ["audit", "verify", "--org", "acme", "--head"];
+    let verified = json(folder.path(), &[&verify[..], &[head]].concat());
+    assert_eq!(verified[0]["n_rows"], expected.len());
+    let other = "f".repeat(64);
+    refused(
+        folder.path(),
+        &[&verify[..], &[&other]].concat(),
+        "is broken",
+    );
+    assert!(up.terminate().success());
+}
+
+#[test]
+fn limits_and_secrets_are_the_operators() {
+    let folder = folder();
+    let up = Up::start(folder.path());
+    let limits = |change: &[&str]| {
+        json(
+            folder.path(),
+            &[&["project", "limits", "default"], change].concat(),
+        )
+    };
+    let before = limits(&[]);
+    assert_eq!(
+        (&before["max_requests_per_minute"], &before["weight"]),
+        (&Value::Null, &1.0.into())
+    );
+    limits(&[
+        "--max-requests-per-minute",
+        "2",
+        "--weight",
+        "3",
+        "--priority",
+        "-1",
+    ]);
+    let set = limits(&[]);
+    assert_eq!(
+        (
+            &set["max_requests_per_minute"],
+            &set["weight"],
+            &set["priority"]
+        ),
+        (&2.into(), &3.0.into(), &(-1).into())
+    );
+    let codes = [(); 3].map(|()| up.get("/v1/models", up.api_key()));
+    assert_eq!(codes, [200, 200, 429]);
+    limits(&["--max-requests-per-minute", "none"]);
+    assert_eq!(limits(&[])["max_requests_per_minute"], Value::Null);
+    for (change, reason) in [
+        (["--weight", "0"], "--weight"),
+        (["--max-requests-per-minute", "0"], "a limit per minute"),
+    ] {
+        let arguments = [&["project", "limits", "default"], &change[..]].concat();
+        refused(folder.path(), &arguments, reason);
+    }
+    let rotated = json(folder.path(), &["secrets", "rotate"]);
+    assert_eq!(rotated["resealed"], 0);
+    assert!(up.terminate().success());
 }

@@ -63,6 +63,11 @@ impl Up {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
+    /// Of the default project.
+    pub(crate) fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
     pub(crate) fn terminate(mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.process);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
