@@ -2,7 +2,7 @@
 
 use axum::Json;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::openapi::build;
 
@@ -16,6 +16,20 @@ use crate::openapi::build;
 pub(crate) enum SortOrder {
     Asc,
     Desc,
+}
+
+/// Which page of a list, as the documentation shows it, where a page has 20 elements unless asked otherwise.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "only described: queries are read parameter by parameter"
+)]
+pub(crate) struct WhichPage {
+    /// The id of the last element of the page before.
+    after: Option<String>,
+    /// How many elements a page has: 20 unless asked otherwise. What lies outside of 1 to 100 is moved to the nearest.
+    limit: Option<i64>,
 }
 
 /// One page of a list. The cursor of the next page is `last_id`.

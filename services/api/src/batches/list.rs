@@ -9,7 +9,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::Params;
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 /// List batches, newest first.
 #[utoipa::path(
@@ -17,8 +17,7 @@ use crate::page::{ListPage, list_page};
     path = "/v1/batches",
     tag = "Batches",
     params(
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100. What lies outside is moved to the nearest that is allowed."),
+        WhichPage,
     ),
     responses((status = 200, body = ListPage<BatchObject>, description = "A page of batches."))
 )]

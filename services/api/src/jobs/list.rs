@@ -11,7 +11,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::Params;
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 use utoipa::ToSchema;
 
 // Values of any kind: a query says each as text, `null` too.
@@ -27,9 +27,8 @@ struct MetadataQuery(BTreeMap<String, String>);
     path = "/v1/fine_tuning/jobs",
     tag = "Fine-tuning",
     params(
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
+        WhichPage,
         ("metadata" = inline(Option<MetadataQuery>), Query, style = DeepObject, explode, description = "`metadata[KEY]=VALUE`, any number of times, means all of them; `metadata=null` means jobs without any."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100. What lies outside is moved to the nearest that is allowed."),
         ("attune-compat" = Option<String>, Header, description = "`openai`: only OpenAI's own words, so that a paused job is shown as `queued`."),
     ),
     responses((status = 200, body = ListPage<FineTuningJob>, description = "A page of jobs."))

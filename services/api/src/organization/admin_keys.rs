@@ -13,7 +13,7 @@ use crate::AppState;
 use crate::auth::Administrator;
 use crate::error::ApiError;
 use crate::extract::{JsonBody, Params, PathId};
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 const OF: KeysOf = KeysOf::Organization;
 
@@ -81,8 +81,7 @@ pub async fn create_admin_api_key(
     path = "/v1/organization/admin_api_keys",
     tag = "Organization",
     params(
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        WhichPage,
     ),
     responses((status = 200, body = ListPage<AdminApiKey>, description = "A page of keys."))
 )]

@@ -13,7 +13,7 @@ use crate::AppState;
 use crate::auth::Administrator;
 use crate::error::ApiError;
 use crate::extract::{JsonBody, Params, PathId, PathIds};
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 /// A project's key, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,8 +95,7 @@ pub async fn create_project_api_key(
     tag = "Organization",
     params(
         ("project_id" = String, Path, description = "The project's id, `proj_…`."),
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        WhichPage,
     ),
     responses((status = 200, body = ListPage<ProjectApiKey>, description = "A page of keys."))
 )]

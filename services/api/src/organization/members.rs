@@ -17,7 +17,7 @@ use crate::AppState;
 use crate::auth::Administrator;
 use crate::error::{ApiError, Thing};
 use crate::extract::{JsonBody, Params, PathId, PathIds};
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 /// A user in a project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -136,8 +136,7 @@ async fn known_user(
     tag = "Organization",
     params(
         ("project_id" = String, Path, description = "The project's id, `proj_…`."),
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        WhichPage,
     ),
     responses((status = 200, body = ListPage<ProjectUser>, description = "A page of users."))
 )]

@@ -15,7 +15,7 @@ use crate::AppState;
 use crate::auth::Administrator;
 use crate::error::ApiError;
 use crate::extract::{JsonBody, Params, PathId};
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 /// A project as an administrator sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,8 +88,7 @@ pub async fn create_project(
     path = "/v1/organization/projects",
     tag = "Organization",
     params(
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        WhichPage,
         ("include_archived" = Option<String>, Query, description = "`true` lists archived projects, too."),
     ),
     responses((status = 200, body = ListPage<ProjectObject>, description = "A page of projects."))

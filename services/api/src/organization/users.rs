@@ -14,7 +14,7 @@ use crate::AppState;
 use crate::auth::Administrator;
 use crate::error::{ApiError, Thing};
 use crate::extract::{JsonBody, Params, PathId};
-use crate::page::{ListPage, list_page};
+use crate::page::{ListPage, WhichPage, list_page};
 
 /// A user of the organization.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,8 +69,7 @@ pub(super) async fn user(
     path = "/v1/organization/users",
     tag = "Organization",
     params(
-        ("after" = Option<String>, Query, description = "The id of the last element of the page before."),
-        ("limit" = Option<i64>, Query, description = "How many elements a page has: 20 unless asked otherwise, at most 100."),
+        WhichPage,
     ),
     responses((status = 200, body = ListPage<UserObject>, description = "A page of users."))
 )]
