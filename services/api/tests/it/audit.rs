@@ -276,3 +276,20 @@ async fn an_administrators_own_changes_are_in_the_log() {
     assert_eq!(rows[0]["project"]["id"], project["id"]);
     assert_eq!(rows[1]["details"]["max_requests_per_1_minute"], 1000);
 }
+
+#[tokio::test]
+async fn an_address_is_taken_from_a_trusted_proxy_and_from_nobody_else() {
+    for (app, expected) in [
+        (TestApp::start().await, "127.0.0.1"),
+        (TestApp::start_behind_proxy().await, "203.0.113.9"),
+    ] {
+        let request = app.admin.request(Method::POST, "/v1/organization/projects");
+        let request = request
+            // The client wrote the first; the proxy added whom it saw.
+            .header("x-forwarded-for", "198.51.100.7, 203.0.113.9")
+            .json(&json!({"name": "Two"}));
+        app.admin.send(request).await.ok();
+        let rows = log(&app.admin, "").await;
+        assert_eq!(rows[0]["actor"]["ip_address"], expected);
+    }
+}

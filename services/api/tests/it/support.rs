@@ -69,23 +69,29 @@ impl TestApp {
     }
 
     pub(crate) async fn start_with_inference(inference_url: &str) -> Self {
-        Self::start_with(inference_url, "tiny", |_| None).await
+        Self::start_with(inference_url, "tiny", |_| None, false).await
     }
 
     pub(crate) async fn start_with_base(base_model: &str) -> Self {
-        Self::start_with("http://127.0.0.1:9", base_model, |_| None).await
+        Self::start_with("http://127.0.0.1:9", base_model, |_| None, false).await
+    }
+
+    /// An app that every request reaches through a proxy of the operator's.
+    pub(crate) async fn start_behind_proxy() -> Self {
+        Self::start_with("http://127.0.0.1:9", "tiny", |_| None, true).await
     }
 
     /// An app that believes an identity provider, with settings that may name alice's and bob's projects.
     pub(crate) async fn start_with_oidc(settings: impl FnOnce(&[Tenant; 2]) -> OidcConfig) -> Self {
         let oidc = |tenants: &[Tenant; 2]| Some(settings(tenants));
-        Self::start_with("http://127.0.0.1:9", "tiny", oidc).await
+        Self::start_with("http://127.0.0.1:9", "tiny", oidc, false).await
     }
 
     async fn start_with(
         inference_url: &str,
         base_model: &str,
         oidc: impl FnOnce(&[Tenant; 2]) -> Option<OidcConfig>,
+        trusts_proxy: bool,
     ) -> Self {
         let database = TestDatabase::create().await.unwrap();
         let operator = database.store();
@@ -110,7 +116,7 @@ impl TestApp {
             inference: InferenceClient::new(inference_url, "internal".to_owned()).unwrap(),
             webhooks: webhooks::Sender::new(OPEN, Lookup::system()).unwrap(),
             throttle: Throttle::new(Clock::from(clock.clone()), 1),
-            trusts_proxy: false,
+            trusts_proxy,
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
             },
