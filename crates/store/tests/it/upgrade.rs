@@ -126,3 +126,31 @@ async fn an_installation_keeps_its_jobs_models_and_keys(pool: PgPool) {
         None
     );
 }
+
+#[sqlx::test(migrations = false)]
+async fn parts_that_were_there_count_toward_the_storage_from_then_on(pool: PgPool) {
+    up_to(BEFORE).run(&pool).await.unwrap();
+    pool.execute(AssertSqlSafe(ROWS)).await.unwrap();
+    up_to(13).run(&pool).await.unwrap();
+    pool.execute(
+        "INSERT INTO uploads (id, project_id, filename, purpose, size_bytes, status, created_at, expires_at)
+         SELECT gen_random_uuid(), id, 'a', 'fine-tune', 50, 'pending', now(), now() FROM projects;
+         INSERT INTO upload_parts (id, project_id, upload_id, size_bytes, created_at)
+         SELECT gen_random_uuid(), project_id, id, n, now() FROM uploads, (VALUES (20), (30)) AS part (n)",
+    )
+    .await
+    .unwrap();
+    let stored = async || -> Vec<(sqlx::types::Uuid, i64)> {
+        sqlx::query_as("SELECT project_id, storage_bytes FROM project_usage ORDER BY project_id")
+            .fetch_all(&pool)
+            .await
+            .unwrap()
+    };
+    let before = stored().await;
+    MIGRATOR.run(&pool).await.unwrap();
+    let with_parts: Vec<_> = before.iter().map(|(id, n)| (*id, n + 50)).collect();
+    assert_eq!(stored().await, with_parts);
+    assert!(!with_parts.is_empty());
+    pool.execute("DELETE FROM uploads").await.unwrap();
+    assert_eq!(stored().await, before);
+}
