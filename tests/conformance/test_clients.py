@@ -55,6 +55,16 @@ def test_instructor_uploads_creates_and_cancels(server, tuned, rows):
     assert json.loads(out.splitlines()[-1])["status"] in ("cancelled", "succeeded")
 
 
+def test_litellm_tunes_batches_and_chats(server, tuned, rows):
+    out = run(tools(HERE / "tools" / "with_litellm.py", rows), server, tuned)
+    assert all(model.startswith("ft:tiny:") for model in json.loads(out.splitlines()[-1])["models"])
+
+
+def test_langchain_chats_with_a_tuned_model(server, tuned):
+    out = run(tools(HERE / "tools" / "with_langchain.py", tuned.fine_tuned_model), server, tuned)
+    assert json.loads(out.splitlines()[-1])["text"].startswith("the answer is")
+
+
 def test_wandb_logs_a_finished_job(server, tuned, tmp_path):
     out = run(tools(HERE / "tools" / "with_wandb.py"), server, tuned, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
     logged = json.loads(out.splitlines()[-1])
