@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).parent
 
 def run(command, server, tuned, **more):
     """Runs a program to its end; what it said is shown when it failed."""
-    keys = {name: server[name] for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
+    keys = {name: server[name] for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_ADMIN_KEY")}
     environment = {**os.environ, **keys, "ATTUNE_JOB": tuned.id, **more}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
