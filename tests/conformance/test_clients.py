@@ -38,7 +38,7 @@ def rows(tmp_path):
 
 def test_openai_for_node(server, tuned):
     out = run(["node", HERE / "node" / "suite.cjs"], server, tuned, NODE_PATH=os.environ["ATTUNE_NODE_MODULES"])
-    assert out.count("ok: ") == 7
+    assert out.count("ok: ") == 13
 
 
 def test_async_openai(server, tuned):
