@@ -1,19 +1,24 @@
 """A running `attune up`, a tiny base model made by transformers, and OpenAI's client pointed at the server."""
 
+import http.server
 import json
 import os
 import pathlib
+import queue
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 
 import openai
 import pytest
+
+from surface import WAYS, Call
 
 ATTUNE = os.environ["ATTUNE_BIN"]
 TEMPLATE = (
@@ -102,6 +107,36 @@ def wait_until_ready(url, process, log):
 @pytest.fixture(scope="session")
 def client(server):
     return openai.OpenAI(base_url=server["OPENAI_BASE_URL"], api_key=server["OPENAI_API_KEY"], max_retries=0)
+
+
+@pytest.fixture(params=WAYS)
+def call(request, server):
+    """Calls methods of the strict client in each of the ways that it offers."""
+    return Call(server, request.param)
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Answers what it is told to, otherwise 200, and keeps what came."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        self.server.received.put((body, dict(self.headers)))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.received, server.answers = queue.Queue(), []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def chat_rows(n, offset=0):

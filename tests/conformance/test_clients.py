@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).parent
 
 def run(command, server, tuned, **more):
     """Runs a program to its end; what it said is shown when it failed."""
-    keys = {name: server[name] for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
+    keys = {name: server[name] for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_ADMIN_KEY")}
     environment = {**os.environ, **keys, "ATTUNE_JOB": tuned.id, **more}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
@@ -38,7 +38,7 @@ def rows(tmp_path):
 
 def test_openai_for_node(server, tuned):
     out = run(["node", HERE / "node" / "suite.cjs"], server, tuned, NODE_PATH=os.environ["ATTUNE_NODE_MODULES"])
-    assert out.count("ok: ") == 7
+    assert out.count("ok: ") == 13
 
 
 def test_async_openai(server, tuned):
@@ -53,6 +53,16 @@ def test_dspy_fine_tunes_and_gets_the_models_name(server, tuned):
 def test_instructor_uploads_creates_and_cancels(server, tuned, rows):
     out = run(tools(HERE / "tools" / "with_instructor.py", rows), server, tuned)
     assert json.loads(out.splitlines()[-1])["status"] in ("cancelled", "succeeded")
+
+
+def test_litellm_tunes_batches_and_chats(server, tuned, rows):
+    out = run(tools(HERE / "tools" / "with_litellm.py", rows), server, tuned)
+    assert all(model.startswith("ft:tiny:") for model in json.loads(out.splitlines()[-1])["models"])
+
+
+def test_langchain_chats_with_a_tuned_model(server, tuned):
+    out = run(tools(HERE / "tools" / "with_langchain.py", tuned.fine_tuned_model), server, tuned)
+    assert json.loads(out.splitlines()[-1])["text"].startswith("the answer is")
 
 
 def test_wandb_logs_a_finished_job(server, tuned, tmp_path):

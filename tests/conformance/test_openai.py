@@ -64,6 +64,20 @@ def test_events_come_newest_first_with_one_metrics_event_a_step(client, tuned):
     assert losses[0] < losses[-1] / 2, losses  # newest first
 
 
+def test_pages_follow_one_another_without_gap_or_repeat(client, tuned):
+    pages = list(client.fine_tuning.jobs.list_events(tuned.id, limit=5).iter_pages())
+    ids = [event.id for page in pages for event in page.data]
+    assert ids == [event.id for event in client.fine_tuning.jobs.list_events(tuned.id, limit=100)]
+    assert {len(page.data) for page in pages[:-1]} == {5}
+    assert [page.has_next_page() for page in pages] == [True] * (len(pages) - 1) + [False]
+    # The filter goes along to the second page.
+    file = upload(client, chat_rows(2))
+    for team in ("one page", "other", "one page"):
+        client.fine_tuning.jobs.create(model="tiny", training_file=file.id, metadata={"team": team})
+    first = client.fine_tuning.jobs.list(metadata={"team": "one page"}, limit=1)
+    assert [job.metadata for job in first.data + first.get_next_page().data] == [{"team": "one page"}] * 2
+
+
 def test_every_checkpoint_is_listed_and_answers(client, tuned):
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(tuned.id))
     assert [c.step_number for c in checkpoints] == [12, 10, 5]

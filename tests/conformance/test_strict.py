@@ -1,64 +1,16 @@
-"""OpenAI's client with strict validation of every answer, blocking and asynchronous: a missing key or one of another type
-fails. Every method of the surface is called once."""
+"""OpenAI's client with strict validation of every answer, blocking and asynchronous, as it is, raw and streaming: jobs, models,
+chat, graders, errors. Every method of the surface is called, which `test_surface.py` checks."""
 
-import asyncio
 import json
 
 import openai
 import pytest
-from openai._base_client import BaseSyncPage
 
-from conftest import chat_rows
-
-SETTINGS = dict(max_retries=0, _strict_response_validation=True, default_headers={"attune-compat": "openai"})
-
-
-@pytest.fixture(params=["sync", "async"])
-def call(request, server):
-    """Calls a method by its path, for instance `files.list`, of either client. Pages and streams come as lists."""
-    where = dict(base_url=server["OPENAI_BASE_URL"], api_key=server["OPENAI_API_KEY"])
-
-    def method(client, path):
-        for name in path.split("."):
-            client = getattr(client, name)
-        return client
-
-    def blocking(path, *args, **kwargs):
-        with openai.OpenAI(**where, **SETTINGS) as client:
-            answer = method(client, path)(*args, **kwargs)
-            return list(answer) if isinstance(answer, (BaseSyncPage, openai.Stream)) else answer
-
-    def asynchronous(path, *args, **kwargs):
-        async def run():
-            async with openai.AsyncOpenAI(**where, **SETTINGS) as client:
-                answer = method(client, path)(*args, **kwargs)
-                if not hasattr(answer, "__aiter__"):
-                    answer = await answer
-                return [each async for each in answer] if hasattr(answer, "__aiter__") else answer
-
-        return asyncio.run(run())
-
-    return blocking if request.param == "sync" else asynchronous
+from conftest import chat_rows, finished
 
 
 def upload(call, rows):
     return call("files.create", file=("rows.jsonl", "".join(rows).encode()), purpose="fine-tune")
-
-
-def test_files(call):
-    rows = list(chat_rows(3))
-    file = call(
-        "files.create", file=("rows.jsonl", "".join(rows).encode()), purpose="fine-tune",
-        expires_after={"anchor": "created_at", "seconds": 3600},
-    )
-    assert file.expires_at == file.created_at + 3600
-    assert call("files.retrieve", file.id) == file
-    for order in ("asc", "desc"):
-        assert file.id in [each.id for each in call("files.list", purpose="fine-tune", order=order, limit=2)]
-    content = call("files.content", file.id)
-    assert content.content == "".join(rows).encode()
-    assert call("files.wait_for_processing", file.id).status == "processed"
-    assert call("files.delete", file.id).deleted
 
 
 @pytest.mark.parametrize(
@@ -69,6 +21,11 @@ def test_files(call):
         {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50}}}},
         {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}},
         {"extra_body": {"attune": {"method": "kto", "n_epochs": 50}}},
+        # As OpenAI's own tests of its client send it: every variant at once.
+        {"method": {"type": "supervised", "supervised": {}, "dpo": {"hyperparameters": {"beta": "auto"}}, "reinforcement": {
+            "grader": {"type": "string_check", "name": "n", "operation": "eq", "input": "i", "reference": "r"},
+            "hyperparameters": {"reasoning_effort": "default"},
+        }}},
     ],
 )
 def test_a_job_however_it_is_asked_for(call, settings):
@@ -81,11 +38,26 @@ def test_a_job_however_it_is_asked_for(call, settings):
     listed = call("fine_tuning.jobs.list", limit=50, metadata={"suite": "strict"})
     assert job.id in [each.id for each in listed]
     assert call("fine_tuning.jobs.list_events", job.id, limit=10)
-    assert call("fine_tuning.jobs.checkpoints.list", job.id) == []
+    # There may be some already.
+    assert all(each.fine_tuning_job_id == job.id for each in call("fine_tuning.jobs.checkpoints.list", job.id))
     try:
         assert call("fine_tuning.jobs.cancel", job.id).status == "cancelled"
     except openai.BadRequestError as refused:  # a worker was quicker
         assert refused.code == "job_is_final"
+
+
+def test_a_job_is_paused_and_goes_on(call):
+    file = upload(call, chat_rows(400))
+    job = call(
+        "fine_tuning.jobs.create", model="tiny", training_file=file.id, hyperparameters={"n_epochs": 50, "batch_size": 1}
+    )
+    for action in ("pause", "pause", "resume", "resume"):
+        # `paused` is no word of this client.
+        assert call(f"fine_tuning.jobs.{action}", job.id).status in ("queued", "running")
+    for _ in range(2):
+        assert call("fine_tuning.jobs.cancel", job.id).status == "cancelled"
+    with pytest.raises(openai.BadRequestError):
+        call("fine_tuning.jobs.pause", job.id)
 
 
 def test_a_finished_job(call, tuned):
@@ -105,12 +77,44 @@ def test_models(call, tuned):
         call("models.delete", "ft:base/one:acme::abc123")
 
 
+def test_a_model_is_deleted_and_is_then_unknown(call, client):
+    file = upload(call, chat_rows(4))
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id, extra_body={"attune": {"max_steps": 1}})
+    name = finished(client, job.id).fine_tuned_model
+    assert call("models.delete", name).deleted
+    with pytest.raises(openai.NotFoundError) as caught:
+        call("chat.completions.create", model=name, messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "model_not_found"
+
+
 def test_chat(call):
     request = dict(model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=4, seed=1)
     whole = call("chat.completions.create", **request, logprobs=True, top_logprobs=2)
     assert whole.choices[0].logprobs.content
     chunks = call("chat.completions.create", **request, stream=True, stream_options={"include_usage": True})
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
+
+
+def test_chat_that_the_client_itself_puts_together(call, tuned):
+    request = dict(
+        model=tuned.fine_tuned_model, messages=[{"role": "user", "content": "is 3 odd?"}], max_tokens=32, temperature=0,
+        stop=["answer"],
+    )
+    parsed, streamed = (call(f"chat.completions.{name}", **request).choices[0] for name in ("parse", "stream"))
+    assert parsed.message.content == streamed.message.content and parsed.finish_reason == "stop"
+
+
+def test_graders(call):
+    grader = {
+        "type": "string_check", "name": "same", "operation": "eq",
+        "input": "{{sample.output_text}}", "reference": "{{item.answer}}",
+    }
+    assert call("fine_tuning.alpha.graders.validate", grader=grader).grader.name == "same"
+    run = call("fine_tuning.alpha.graders.run", grader=grader, item={"answer": "a"}, model_sample="a")
+    assert run.reward == 1 and run.metadata.errors.other_error is False
+    # What goes wrong while it is graded is told of in the answer.
+    run = call("fine_tuning.alpha.graders.run", grader=grader, item={}, model_sample="a")
+    assert run.reward == 0 and run.metadata.errors.invalid_variable_error is True
 
 
 @pytest.mark.parametrize(

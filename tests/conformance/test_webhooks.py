@@ -1,9 +1,5 @@
 """Webhooks through the unmodified OpenAI client: endpoints managed with it, deliveries verified with it."""
 
-import http.server
-import queue
-import threading
-
 import openai
 import pytest
 
@@ -11,30 +7,6 @@ from conftest import chat_rows
 from test_openai import finished, upload
 
 EVENTS = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
-
-
-class Receiver(http.server.BaseHTTPRequestHandler):
-    """Answers 500 once, then takes everything."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"])).decode()
-        self.server.received.put((body, dict(self.headers)))
-        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def receiver():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.received, server.answers = queue.Queue(), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ impl From<AuditRow> for AuditLogObject {
     path = "/v1/organization/audit_logs",
     tag = "Organization",
     params(
-        ("limit" = Option<u64>, Query, description = "Rows of the page: 20 unless asked, 100 at most."),
+        ("limit" = Option<i64>, Query, description = "Rows of the page: 20 unless asked, 100 at most."),
         ("after" = Option<String>, Query, description = "The id of the last row of the page before."),
         ("project_ids[]" = Option<Vec<String>>, Query, description = "Only in these projects."),
         ("event_types[]" = Option<Vec<String>>, Query, description = "Only these actions."),

@@ -68,6 +68,30 @@ impl From<Quotas> for RateLimitObject {
     }
 }
 
+/// What can be changed about a project's limits.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: fields are read one by one")]
+pub struct RateLimitSettings {
+    #[schema(minimum = 1)]
+    max_requests_per_1_minute: Option<u64>,
+    #[schema(minimum = 1)]
+    max_tokens_per_1_minute: Option<u64>,
+    attune: Option<OtherLimitSettings>,
+}
+
+/// What can be changed about the limits that OpenAI has no word for.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: fields are read one by one")]
+#[expect(clippy::struct_field_names, reason = "they are the words on the wire")]
+pub struct OtherLimitSettings {
+    /// Jobs that wait for a worker.
+    max_queued_jobs: Option<u64>,
+    /// Bytes of all files.
+    max_storage_bytes: Option<u64>,
+    /// Tokens trained from midnight to midnight, UTC.
+    max_trained_tokens_per_day: Option<u64>,
+}
+
 /// The id in the path; there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimitId;
@@ -117,7 +141,7 @@ pub async fn list_rate_limits(
         ("project_id" = String, Path, description = "The project's id, `proj_…`."),
         ("rate_limit_id" = String, Path, description = "`rl-project`."),
     ),
-    request_body(content = serde_json::Value),
+    request_body = RateLimitSettings,
     responses((status = 200, body = RateLimitObject, description = "The limits as they are now."))
 )]
 pub async fn modify_rate_limit(

@@ -1,9 +1,13 @@
-// The unmodified openai package of npm, against the server that OPENAI_BASE_URL and OPENAI_API_KEY name.
+// The unmodified openai package of npm, against the server that OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_ADMIN_KEY name.
 // ATTUNE_JOB is a finished job there.
 const assert = require("node:assert/strict");
-const { default: OpenAI, toFile, NotFoundError, BadRequestError } = require("openai");
+const { createHash } = require("node:crypto");
+const { createServer } = require("node:http");
+const { default: OpenAI, toFile, NotFoundError, BadRequestError, InvalidWebhookSignatureError } = require("openai");
 
 const client = new OpenAI({ maxRetries: 0 });
+// It sends its other key only where OpenAI has the route under `/organization`.
+const admin = new OpenAI({ maxRetries: 0, apiKey: process.env.OPENAI_ADMIN_KEY });
 const row = JSON.stringify({
   messages: [
     { role: "user", content: "a" },
@@ -81,6 +85,109 @@ const tests = {
       text += chunk.choices[0]?.delta?.content ?? "";
     }
     assert.equal(text, whole.choices[0].message.content);
+  },
+
+  async "uploads in parts, at once and in the order of completion"() {
+    const content = Buffer.from(`${row}\n`.repeat(4));
+    const md5 = createHash("md5").update(content).digest("hex");
+    const begun = () =>
+      client.uploads.create({ filename: "rows.jsonl", purpose: "fine-tune", bytes: content.length, mime_type: "text/jsonl" });
+    const upload = await begun();
+    const pieces = [content.subarray(0, 50), content.subarray(50)];
+    const parts = await Promise.all(
+      pieces.map(async (piece) => client.uploads.parts.create(upload.id, { data: await toFile(piece, "part") })),
+    );
+    const done = await client.uploads.complete(upload.id, { part_ids: parts.map((part) => part.id), md5 });
+    assert.equal(done.status, "completed");
+    assert.equal(await (await client.files.content(done.file.id)).text(), content.toString());
+    assert.equal((await client.uploads.cancel((await begun()).id)).status, "cancelled");
+  },
+
+  async "pause and resume"() {
+    const file = await client.files.create({
+      file: await toFile(Buffer.from(`${row}\n`.repeat(400)), "rows.jsonl"),
+      purpose: "fine-tune",
+    });
+    const { id } = await client.fineTuning.jobs.create({
+      model: "tiny",
+      training_file: file.id,
+      hyperparameters: { n_epochs: 50, batch_size: 1 },
+    });
+    assert.equal((await client.fineTuning.jobs.pause(id)).status, "paused");
+    const shown = await client.fineTuning.jobs.retrieve(id, { headers: { "attune-compat": "openai" } });
+    assert.equal(shown.status, "queued");
+    assert.equal((await client.fineTuning.jobs.resume(id)).status, "queued");
+    assert.equal((await client.fineTuning.jobs.cancel(id)).status, "cancelled");
+  },
+
+  async "a batch"() {
+    const body = { model: "tiny", messages: [{ role: "user", content: "hi" }], max_tokens: 2 };
+    const line = JSON.stringify({ custom_id: "a", method: "POST", url: "/v1/chat/completions", body });
+    const file = await client.files.create({ file: await toFile(Buffer.from(line), "requests.jsonl"), purpose: "batch" });
+    const request = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+    let batch = await client.batches.create(request);
+    for (let tries = 0; batch.status !== "completed" && tries < 600; tries++) {
+      await new Promise((wake) => setTimeout(wake, 200));
+      batch = await client.batches.retrieve(batch.id);
+    }
+    assert.equal(batch.request_counts.completed, 1);
+    const answered = JSON.parse(await (await client.files.content(batch.output_file_id)).text());
+    assert.equal(answered.custom_id, "a");
+    const listed = [];
+    for await (const each of client.batches.list({ limit: 1 })) listed.push(each.id);
+    assert.ok(listed.includes(batch.id));
+    await assert.rejects(client.batches.cancel(batch.id), BadRequestError);
+  },
+
+  async "graders"() {
+    const grader = {
+      type: "string_check",
+      name: "same",
+      operation: "eq",
+      input: "{{sample.output_text}}",
+      reference: "{{item.answer}}",
+    };
+    assert.equal((await client.fineTuning.alpha.graders.validate({ grader })).grader.name, "same");
+    const run = await client.fineTuning.alpha.graders.run({ grader, item: { answer: "a" }, model_sample: "a" });
+    assert.equal(run.reward, 1);
+  },
+
+  async "permissions, and a model that is deleted"() {
+    const { fine_tuned_model: model } = await client.fineTuning.jobs.retrieve(process.env.ATTUNE_JOB);
+    const checkpoint = `${model}:ckpt-step-5`;
+    const project = await client.admin.organization.projects.create({ name: "Node" });
+    const { permissions } = admin.fineTuning.checkpoints;
+    const made = await permissions.create(checkpoint, { project_ids: [project.id] });
+    assert.equal(made.data[0].project_id, project.id);
+    const listed = [];
+    for await (const each of permissions.list(checkpoint, { limit: 1, order: "ascending" })) listed.push(each.id);
+    assert.ok(listed.includes(made.data[0].id));
+    const { deleted } = await permissions.delete(made.data[0].id, { fine_tuned_model_checkpoint: checkpoint });
+    assert.equal(deleted, true);
+    assert.equal((await client.admin.organization.projects.archive(project.id)).status, "archived");
+    await assert.rejects(client.models.delete("ft:base/one:acme::abc123"), NotFoundError);
+  },
+
+  async "a webhook, whose signature the client verifies"() {
+    const received = [];
+    const receiver = createServer(async (request, answer) => {
+      const pieces = [];
+      for await (const piece of request) pieces.push(piece);
+      received.push([Buffer.concat(pieces).toString(), request.headers]);
+      answer.end();
+    });
+    await new Promise((ready) => receiver.listen(0, "127.0.0.1", ready));
+    const type = "fine_tuning.job.failed";
+    // This client has no methods for endpoints.
+    const endpoint = await client.post("/webhook_endpoints", {
+      body: { name: "node", url: `http://127.0.0.1:${receiver.address().port}/hook`, event_types: [type] },
+    });
+    await client.post(`/webhook_endpoints/${endpoint.id}/test`, { body: { event_type: type } });
+    await client.delete(`/webhook_endpoints/${endpoint.id}`);
+    receiver.close();
+    const [[body, headers]] = received;
+    assert.equal((await client.webhooks.unwrap(body, headers, endpoint.signing_secret)).type, type);
+    await assert.rejects(client.webhooks.unwrap(`${body} `, headers, endpoint.signing_secret), InvalidWebhookSignatureError);
   },
 
   async "an error names its field"() {

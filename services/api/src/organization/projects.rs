@@ -45,12 +45,20 @@ impl From<ListedProject> for ProjectObject {
     }
 }
 
-/// What may be said of a project.
+/// What is said of a new project.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: fields are read one by one")]
+pub struct NewProject {
+    /// For people; names may repeat.
+    name: String,
+}
+
+/// What can be changed about a project.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: fields are read one by one")]
 pub struct ProjectSettings {
-    /// For people; names may repeat.
-    name: String,
+    /// For people; names may repeat. Without this it stays.
+    name: Option<String>,
 }
 
 /// Make a project. It has no keys yet: make a service account or an API key for it.
@@ -58,7 +66,7 @@ pub struct ProjectSettings {
     post,
     path = "/v1/organization/projects",
     tag = "Organization",
-    request_body = ProjectSettings,
+    request_body = NewProject,
     responses((status = 200, body = ProjectObject, description = "The new project."))
 )]
 pub async fn create_project(

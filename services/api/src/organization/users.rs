@@ -48,8 +48,8 @@ impl From<User> for UserObject {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described: fields are read one by one")]
 pub struct UserSettings {
-    /// `owner`, who administers the organization, or `reader`.
-    role: String,
+    /// `owner`, who administers the organization, or `reader`. Without this it stays.
+    role: Option<String>,
 }
 
 /// The organization's user.
