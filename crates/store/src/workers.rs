@@ -62,7 +62,17 @@ pub async fn leave(tx: &mut WorkerTx, worker: &Worker) -> Result<(), StoreError>
 
 /// Whether there are workers and none of them could take a job with these needs. With none at all nobody knows yet.
 pub async fn all_too_small(tx: &mut TenantTx, needs: Needs) -> Result<bool, StoreError> {
-    let fit = sqlx::query_scalar!(
+    Ok(fit(tx, needs).await? == Some(false))
+}
+
+/// Whether there is a worker that could take a job with these needs.
+pub async fn some_fits(tx: &mut TenantTx, needs: Needs) -> Result<bool, StoreError> {
+    Ok(fit(tx, needs).await? == Some(true))
+}
+
+/// `None` without any worker.
+async fn fit(tx: &mut TenantTx, needs: Needs) -> Result<Option<bool>, StoreError> {
+    Ok(sqlx::query_scalar!(
         "SELECT bool_or(($1::text IS NULL OR device = $1) AND memory_bytes >= $2)
          FROM workers WHERE updated_at > now() - make_interval(secs => $3)",
         needs.device.map(domain::DeviceKind::as_str),
@@ -70,6 +80,5 @@ pub async fn all_too_small(tx: &mut TenantTx, needs: Needs) -> Result<bool, Stor
         GONE_AFTER.as_secs_f64(),
     )
     .fetch_one(tx.connection())
-    .await?;
-    Ok(fit == Some(false))
+    .await?)
 }

@@ -111,6 +111,11 @@ const SETTINGS: &[Setting] = &[
         Whole(1, 10_000_000),
         "Ends the run early; never lengthens it.",
     ),
+    Setting(
+        "device",
+        Word(&["cpu", "cuda"]),
+        "The kind of worker that may take the job.",
+    ),
     BATCH_SIZE,
     Setting(
         "precision",
