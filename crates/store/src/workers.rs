@@ -9,7 +9,8 @@ use crate::number::to_bigint;
 use crate::tx::Connection;
 use crate::{StoreError, TenantTx, WorkerTx};
 
-/// A worker that was not heard of for so long is taken to be gone. They speak every few seconds.
+/// A worker that was not heard of for so long is taken to be gone, even one that took its leave: another may be on its way
+/// to take its place. They speak every few seconds.
 pub const GONE_AFTER: Duration = Duration::from_mins(2);
 
 /// One process.
@@ -54,9 +55,12 @@ pub async fn announce(tx: &mut WorkerTx, worker: &Worker) -> Result<(), StoreErr
 
 /// Says that the worker goes.
 pub async fn leave(tx: &mut WorkerTx, worker: &Worker) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM workers WHERE id = $1", worker.id)
-        .execute(tx.connection())
-        .await?;
+    sqlx::query!(
+        "UPDATE workers SET left_at = now() WHERE id = $1",
+        worker.id
+    )
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 
