@@ -7,14 +7,18 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Cause;
 use crate::{ArtifactError, ObjectStore, keys};
 
-/// The size of a part of a multipart upload, and about half of what an upload holds in memory.
-/// Ten thousand parts, S3's limit, make 80 GB.
+/// The size of a part of a multipart upload. Ten thousand parts, S3's limit, make 80 GB.
 pub const PART_BYTES: usize = 8 << 20;
+
+/// How many parts of one object are on their way at once, while the next is being filled: the server hashes and writes a
+/// part no faster than we do, and each would otherwise wait for the other.
+const PARTS_ON_THEIR_WAY: usize = 2;
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -57,7 +61,7 @@ impl ObjectStore {
     }
 
     /// Stores what the stream gives, replacing what was there; the object appears only when it is
-    /// whole. Holds about two parts in memory, whatever the length.
+    /// whole. Holds three parts in memory, whatever the length.
     ///
     /// # Errors
     ///
@@ -76,7 +80,7 @@ impl ObjectStore {
     {
         keys::check(key)?;
         let mut stream = std::pin::pin!(stream);
-        let mut pending = BytesMut::new();
+        let mut filling = BytesMut::new();
         let mut upload: Option<Multipart> = None;
         let mut sha256 = Sha256::new();
         let mut size_bytes = 0_u64;
@@ -84,7 +88,7 @@ impl ObjectStore {
             key: key.to_owned(),
             source: error.into(),
         };
-        while let Some(chunk) = stream.try_next().await.map_err(source)? {
+        while let Some(mut chunk) = stream.try_next().await.map_err(source)? {
             size_bytes += chunk.len() as u64;
             if size_bytes > max_bytes {
                 return Err(ArtifactError::TooLarge {
@@ -93,20 +97,27 @@ impl ObjectStore {
                 });
             }
             sha256.update(&chunk);
-            pending.extend_from_slice(&chunk);
-            while pending.len() >= PART_BYTES {
-                let upload = match &mut upload {
-                    Some(upload) => upload,
-                    none => none.insert(Multipart::begin(self, key).await?),
-                };
-                upload.send(pending.split_to(PART_BYTES).freeze()).await?;
+            while !chunk.is_empty() {
+                if filling.capacity() == 0 {
+                    // All of it at once: a buffer that grows is two buffers while it does.
+                    filling.reserve(PART_BYTES);
+                }
+                let room = PART_BYTES - filling.len();
+                filling.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
+                if filling.len() == PART_BYTES {
+                    let upload = match &mut upload {
+                        Some(upload) => upload,
+                        none => none.insert(Multipart::begin(self, key).await?),
+                    };
+                    upload.send(std::mem::take(&mut filling).freeze()).await?;
+                }
             }
         }
         match upload {
-            None => self.put_whole(key, pending.freeze()).await?,
+            None => self.put_whole(key, filling.freeze()).await?,
             Some(mut upload) => {
-                if !pending.is_empty() {
-                    upload.send(pending.freeze()).await?;
+                if !filling.is_empty() {
+                    upload.send(filling.freeze()).await?;
                 }
                 upload.complete().await?;
             }
@@ -137,7 +148,9 @@ struct Multipart {
     key: String,
     /// `None` once it is complete.
     upload_id: Option<String>,
-    parts: Vec<CompletedPart>,
+    n_sent: i32,
+    on_their_way: JoinSet<Result<CompletedPart, ArtifactError>>,
+    arrived: Vec<CompletedPart>,
 }
 
 impl Multipart {
@@ -155,40 +168,67 @@ impl Multipart {
             store,
             key,
             upload_id: created.upload_id,
-            parts: Vec::new(),
+            n_sent: 0,
+            on_their_way: JoinSet::new(),
+            arrived: Vec::new(),
         })
     }
 
+    /// Sends the next part, once there is room for it among those on their way. A part that failed says so here or in
+    /// [`Self::complete`].
     async fn send(&mut self, bytes: Bytes) -> Result<(), ArtifactError> {
-        let part_number = i32::try_from(self.parts.len() + 1)
-            .ok()
-            .filter(|number| *number <= 10_000)
-            .ok_or_else(|| ArtifactError::TooLarge {
+        while self.on_their_way.len() >= PARTS_ON_THEIR_WAY {
+            self.one_arrives().await?;
+        }
+        if self.n_sent == 10_000 {
+            return Err(ArtifactError::TooLarge {
                 key: self.key.clone(),
                 max_bytes: 10_000 * PART_BYTES as u64,
-            })?;
-        let sent = self
+            });
+        }
+        self.n_sent += 1;
+        let (key, part_number) = (self.key.clone(), self.n_sent);
+        let request = self
             .store
             .client
             .upload_part()
             .bucket(&self.store.bucket)
-            .key(&self.key)
+            .key(&key)
             .set_upload_id(self.upload_id.clone())
             .part_number(part_number)
-            .body(Body::from(bytes))
-            .send()
-            .await
-            .map_err(|error| ArtifactError::from_sdk("put a part of", &self.key, error))?;
-        let part = CompletedPart::builder()
-            .part_number(part_number)
-            .set_e_tag(sent.e_tag)
-            .build();
-        self.parts.push(part);
+            .body(Body::from(bytes));
+        // A task of its own, so that it is signed and sent while this one hashes the next part.
+        self.on_their_way.spawn(async move {
+            let sent = request
+                .send()
+                .await
+                .map_err(|error| ArtifactError::from_sdk("put a part of", &key, error))?;
+            Ok(CompletedPart::builder()
+                .part_number(part_number)
+                .set_e_tag(sent.e_tag)
+                .build())
+        });
+        Ok(())
+    }
+
+    async fn one_arrives(&mut self) -> Result<(), ArtifactError> {
+        match self.on_their_way.join_next().await {
+            Some(Ok(part)) => self.arrived.push(part?),
+            Some(Err(error)) if error.is_panic() => {
+                std::panic::resume_unwind(error.into_panic());
+            }
+            // Only dropping `self` cancels them.
+            Some(Err(_)) | None => {}
+        }
         Ok(())
     }
 
     async fn complete(mut self) -> Result<(), ArtifactError> {
-        let parts = std::mem::take(&mut self.parts);
+        while !self.on_their_way.is_empty() {
+            self.one_arrives().await?;
+        }
+        let mut parts = std::mem::take(&mut self.arrived);
+        parts.sort_by_key(CompletedPart::part_number);
         self.store
             .client
             .complete_multipart_upload()
@@ -217,7 +257,10 @@ impl Drop for Multipart {
             return;
         };
         let (store, key) = (self.store.clone(), std::mem::take(&mut self.key));
+        let mut on_their_way = std::mem::take(&mut self.on_their_way);
         runtime.spawn(async move {
+            // A part that arrives after the abort would stay.
+            on_their_way.shutdown().await;
             let aborted = store
                 .client
                 .abort_multipart_upload()

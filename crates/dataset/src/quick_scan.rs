@@ -52,14 +52,13 @@ impl QuickScan {
     /// The next bytes of the file, cut anywhere.
     pub fn push(&mut self, chunk: &[u8]) {
         self.n_bytes += chunk.len() as u64;
-        let mut pieces = chunk.split(|byte| *byte == b'\n');
-        if let Some(first) = pieces.next() {
-            self.extend_line(first);
-        }
-        for piece in pieces {
+        let mut start = 0;
+        for newline in memchr::memchr_iter(b'\n', chunk) {
+            self.extend_line(&chunk[start..newline]);
             self.end_line();
-            self.extend_line(piece);
+            start = newline + 1;
         }
+        self.extend_line(&chunk[start..]);
     }
 
     /// The end of the file.

@@ -1,9 +1,11 @@
-//! What a claim costs when very many jobs wait: `claims [--rows N,N] [--workers N,N] [--claims N] [--tenants N]`.
+//! What a claim costs when very many jobs wait, and then telling an event of what was claimed:
+//! `claims [--rows N,N] [--workers N,N] [--claims N] [--tenants N]`.
 //!
 //! Makes a database of its own on the cluster of `DATABASE_URL` (an administrator's), fills it with jobs of which the first
-//! tenant owns half, claims some with a number of workers at a time, and prints a JSON object per measurement:
-//! claims per second, microseconds of a claim as its worker sees it, microseconds of Postgres' processor time where the
-//! cluster is on this machine, and how many of the claims were of the tenant that owns half (`hog_share`).
+//! tenant owns half, claims some with a number of workers at a time, each of which then appends as many events to the last
+//! job that it claimed, and prints a JSON object per measurement (`what`: `claims`, `events`): how many per second,
+//! microseconds of one as its worker sees it, microseconds of Postgres' processor time where the cluster is on this
+//! machine, and how many of the claims were of the tenant that owns half (`hog_share`).
 
 #![expect(clippy::print_stdout, reason = "the measurements are what it is for")]
 
@@ -11,10 +13,13 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use domain::{DeviceKind, OrgId, ProjectId, WorkerKind};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool};
+use store::events::{self, NewEvent};
+use store::lease::Lease;
 use store::{MIGRATOR, Store, queue};
+use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -179,65 +184,120 @@ async fn measure_workers(
     let per_worker = args.claims.div_ceil(workers);
     let store = Store::from_pool(pool.clone());
     // Connections and prepared statements are there before the clock runs.
-    claims(&store, workers, 5).await?;
-    let (cpu, started) = (postgres_cpu_secs(pool).await?, Instant::now());
-    let claimed = claims(&store, workers, per_worker).await?;
-    let secs = started.elapsed().as_secs_f64();
-    let cpu = cpu
-        .zip(postgres_cpu_secs(pool).await?)
-        .map(|(from, to)| to - from);
-    let n = f64::from(u32::try_from(claimed.len())?);
-    let of_hog = claimed
-        .iter()
-        .filter(|(project, _)| *project == hog)
-        .count();
-    let mut micros: Vec<f64> = claimed
-        .iter()
-        .map(|(_, took)| took.as_secs_f64() * 1e6)
-        .collect();
-    micros.sort_by(f64::total_cmp);
-    let at = |share: usize| {
-        micros
-            .get(micros.len() * share / 100)
-            .copied()
-            .unwrap_or_default()
-    };
-    println!(
-        "{}",
-        json!({
-            "rows": rows, "tenants": args.tenants, "workers": workers, "claims": claimed.len(),
-            "claims_per_sec": (n / secs).round(),
-            "p50_us": at(50).round(), "p99_us": at(99).round(),
-            "postgres_cpu_us": cpu.map(|cpu| (cpu / n * 1e6).round()),
-            "hog_share": f64::from(u32::try_from(of_hog)?) / n,
-        })
-    );
+    let last = all(store.clone(), vec![5; workers as usize], claims).await?;
+    all(store.clone(), last, |store, claimed| async move {
+        appends(store, claimed, 5).await
+    })
+    .await?;
+
+    let clock = Clock::start(pool).await?;
+    let claimed = all(store.clone(), vec![per_worker; workers as usize], claims).await?;
+    let mut line = clock
+        .stop(pool, claimed.iter().flatten().map(|(_, took)| *took))
+        .await?;
+    let is_hogs = |lease: &Lease| lease.project_id == hog;
+    let of_hog = claimed.iter().flatten().filter(|(lease, _)| is_hogs(lease));
+    let (n_of_hog, n) = (of_hog.count(), claimed.iter().flatten().count());
+    line["hog_share"] = json!(f64::from(u32::try_from(n_of_hog)?) / f64::from(u32::try_from(n)?));
+    print(line, "claims", rows, workers);
+
+    let clock = Clock::start(pool).await?;
+    let took = all(store, claimed, move |store, claimed| async move {
+        appends(store, claimed, per_worker).await
+    })
+    .await?;
+    let line = clock.stop(pool, took.into_iter().flatten()).await?;
+    print(line, "events", rows, workers);
     Ok(())
 }
 
-/// So many claims by so many workers at once: whose each job was, and how long it took.
-async fn claims(store: &Store, workers: u32, each: u32) -> Result<Vec<(ProjectId, Duration)>> {
-    let mut tasks: JoinSet<Result<Vec<_>>> = JoinSet::new();
-    for _ in 0..workers {
-        let store = store.clone();
-        tasks.spawn(async move {
-            let mut claimed = Vec::new();
-            for _ in 0..each {
-                let started = Instant::now();
-                let mut tx = store.worker_tx().await?;
-                let job = queue::claim(&mut tx, "bench", WORKER, LEASE).await?;
-                tx.commit().await?;
-                let job = job.ok_or("the queue is empty: ask for fewer claims")?;
-                claimed.push((job.job.project_id, started.elapsed()));
-            }
-            Ok(claimed)
-        });
+fn print(mut line: Value, what: &str, rows: u64, workers: u32) {
+    line["what"] = json!(what);
+    line["rows"] = json!(rows);
+    line["workers"] = json!(workers);
+    println!("{line}");
+}
+
+/// The same by so many workers at once, each with its own input.
+async fn all<I, T, F>(store: Store, inputs: Vec<I>, work: impl Fn(Store, I) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    for input in inputs {
+        tasks.spawn(work(store.clone(), input));
     }
-    let mut all = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        all.extend(done??);
+    tasks.join_all().await.into_iter().collect()
+}
+
+/// So many claims one after another: whose each job was, and how long it took.
+async fn claims(store: Store, count: u32) -> Result<Vec<(Lease, Duration)>> {
+    let mut claimed = Vec::new();
+    for _ in 0..count {
+        let started = Instant::now();
+        let mut tx = store.worker_tx().await?;
+        let job = queue::claim(&mut tx, "bench", WORKER, LEASE).await?;
+        tx.commit().await?;
+        let job = job.ok_or("the queue is empty: ask for fewer claims")?;
+        claimed.push((job.lease, started.elapsed()));
     }
-    Ok(all)
+    Ok(claimed)
+}
+
+/// So many events of the last job that was claimed, each in a transaction of its own: how long each took.
+async fn appends(
+    store: Store,
+    claimed: Vec<(Lease, Duration)>,
+    count: u32,
+) -> Result<Vec<Duration>> {
+    let (lease, _) = claimed.last().ok_or("no job was claimed")?;
+    let mut took = Vec::new();
+    for step in 0..count {
+        let started = Instant::now();
+        let data = json!({"step": step, "train_loss": 1.25});
+        let event = NewEvent::metrics(format!("Step {step}"), data, OffsetDateTime::UNIX_EPOCH);
+        let mut tx = store.tenant_tx(lease.project_id).await?;
+        events::report(&mut tx, lease, &[event]).await?;
+        tx.commit().await?;
+        took.push(started.elapsed());
+    }
+    Ok(took)
+}
+
+/// Wall time, and what Postgres computes meanwhile.
+struct Clock {
+    started: Instant,
+    cpu: Option<f64>,
+}
+
+impl Clock {
+    async fn start(pool: &PgPool) -> Result<Self> {
+        let cpu = postgres_cpu_secs(pool).await?;
+        Ok(Self {
+            started: Instant::now(),
+            cpu,
+        })
+    }
+
+    async fn stop(self, pool: &PgPool, took: impl Iterator<Item = Duration>) -> Result<Value> {
+        let secs = self.started.elapsed().as_secs_f64();
+        let cpu = self
+            .cpu
+            .zip(postgres_cpu_secs(pool).await?)
+            .map(|(from, to)| to - from);
+        let mut micros: Vec<f64> = took.map(|took| took.as_secs_f64() * 1e6).collect();
+        micros.sort_by(f64::total_cmp);
+        let at = |share: usize| {
+            let index = micros.len() * share / 100;
+            micros.get(index).copied().unwrap_or_default().round()
+        };
+        let n = f64::from(u32::try_from(micros.len())?);
+        Ok(json!({
+            "n": n, "per_sec": (n / secs).round(), "p50_us": at(50), "p99_us": at(99),
+            "postgres_cpu_us": cpu.map(|cpu| (cpu / n * 1e6).round()),
+        }))
+    }
 }
 
 /// What the processes behind our connections have computed, where they can be seen.

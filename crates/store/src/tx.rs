@@ -1,6 +1,6 @@
 //! Connections and the transactions that say whose rows they see.
 //!
-//! Each transaction takes on a role in its first statement. The login has no rights of its own, so work outside such a
+//! Each transaction takes on a role as it begins. The login has no rights of its own, so work outside such a
 //! transaction is refused by Postgres, and so is work in a transaction of the wrong kind.
 
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::{OrgId, ProjectId};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::StoreError;
 use crate::wake::Pending;
@@ -39,6 +39,8 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Each was tested when it came back; `begin` tries another where one died since.
+            .test_before_acquire(false)
             .connect_lazy_with(options(url)?);
         Ok(Self::from_pool(pool))
     }
@@ -69,73 +71,69 @@ impl Store {
 
     /// A transaction in which Postgres itself shows only the rows of `project_id`.
     pub async fn tenant_tx(&self, project_id: ProjectId) -> Result<TenantTx, StoreError> {
-        let mut tx = self.begin().await?;
-        // Local to the transaction, both: a pooled connection goes back with neither. One round trip for two settings.
-        sqlx::query(
-            "SELECT set_config('role', 'app_tenant', true), set_config('app.project_id', $1, true)",
-        )
-        .bind(project_id.0.to_string())
-        .execute(&mut *tx)
-        .await?;
+        let sees = format!("SET LOCAL app.project_id = '{}'; ", project_id.0);
+        let tx = self.begin("app_tenant", &sees).await?;
         Ok(TenantTx { tx, project_id })
     }
 
     /// A transaction over the queue: claim, heartbeat, reap, sweeps.
     pub async fn worker_tx(&self) -> Result<WorkerTx, StoreError> {
         Ok(WorkerTx {
-            tx: self.begin_as("app_worker").await?,
+            tx: self.begin("app_worker", "").await?,
         })
     }
 
     /// A transaction that may look up API keys and nothing else.
     pub async fn auth_tx(&self) -> Result<AuthTx, StoreError> {
         Ok(AuthTx {
-            tx: self.begin_as("app_auth").await?,
+            tx: self.begin("app_auth", "").await?,
         })
     }
 
     /// A transaction that may see which jobs have news, and nothing of what the news is.
     pub async fn feed_tx(&self) -> Result<FeedTx, StoreError> {
         Ok(FeedTx {
-            tx: self.begin_as("app_feed").await?,
+            tx: self.begin("app_feed", "").await?,
         })
     }
 
     /// A transaction in which Postgres itself shows only what belongs to the organization `org_id`: its projects, users
     /// and keys, and nothing of what its projects hold but the names of their models.
     pub async fn org_tx(&self, org_id: OrgId) -> Result<OrgTx, StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "SELECT set_config('role', 'app_org', true), set_config('app.org_id', $1, true)",
-        )
-        .bind(org_id.0.to_string())
-        .execute(&mut *tx)
-        .await?;
+        let sees = format!("SET LOCAL app.org_id = '{}'; ", org_id.0);
+        let tx = self.begin("app_org", &sees).await?;
         Ok(OrgTx { tx, org_id })
     }
 
     /// A transaction that makes organizations, projects, keys and base models. Only an administrator's login has it.
     pub async fn operator_tx(&self) -> Result<OperatorTx, StoreError> {
         Ok(OperatorTx {
-            tx: self.begin_as("app_operator").await?,
+            tx: self.begin("app_operator", "").await?,
         })
     }
 
-    async fn begin_as(&self, role: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query("SELECT set_config('role', $1, true)")
-            .bind(role)
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx)
-    }
-
+    /// A transaction in `role`, after the settings that say whose rows it `sees`.
+    ///
+    /// All in one round trip, with `BEGIN` last: it makes what stood before it in the same message part of the
+    /// transaction, and a setting that fails leaves none behind.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place: each caller takes on a role at once"
+        reason = "the one place, which takes on a role"
     )]
-    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+    async fn begin(
+        &self,
+        role: &'static str,
+        sees: &str,
+    ) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let statement = format!("SET LOCAL ROLE {role}; {sees}BEGIN");
+        let mut n_died = 0;
+        loop {
+            // Roles are constants of this file and ids print as letters, digits and dashes.
+            match self.pool.begin_with(AssertSqlSafe(statement.clone())).await {
+                Err(sqlx::Error::Io(_)) if n_died < MAX_CONNECTIONS => n_died += 1,
+                begun => return Ok(begun?),
+            }
+        }
     }
 }
 

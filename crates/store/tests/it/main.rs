@@ -5,6 +5,7 @@
 mod api_keys;
 mod audit;
 mod batches;
+mod connections;
 mod given;
 mod isolation;
 mod jobs;
