@@ -105,6 +105,16 @@ fn a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened() {
 }
 
 #[test]
+fn settings_for_another_device_are_refused() {
+    let files = Files::new();
+    fs::write(files.path("job.json"), r#"{"device": "cuda"}"#).unwrap();
+    let output = files.command("refused", &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("`device` is `cuda`"), "{said}");
+}
+
+#[test]
 fn a_run_that_starts_from_an_adapter_begins_where_that_one_was() {
     let files = Files::new();
     files.train("first", &[]);

@@ -66,6 +66,7 @@ impl Hyperparameters {
         let mut config = TrainingConfig {
             n_epochs: self.n_epochs.unwrap_or_else(|| n_epochs(n_tokens)),
             max_steps: self.max_steps,
+            device: self.device,
             batch_size: self.batch_size.unwrap_or_else(|| batch_size(facts.n_rows)),
             precision: self.resolve_precision(),
             checkpoint_every: 0,

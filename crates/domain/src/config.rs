@@ -9,6 +9,8 @@ mod method;
 
 use serde::{Deserialize, Serialize};
 
+use crate::DeviceKind;
+
 pub use care::{Care, EarlyStopping, Keep, Replay};
 pub use hyperparameters::Hyperparameters;
 pub use method::{Method, MethodKind, Numbers, RowKind};
@@ -190,6 +192,9 @@ pub struct TrainingConfig {
     pub n_epochs: u64,
     /// Ends the run early; never lengthens it.
     pub max_steps: Option<u64>,
+    /// The kind of device that it runs on; `None` is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceKind>,
     /// Dataset rows of one micro-batch, packed or not.
     pub batch_size: u64,
     /// Numbers that training is computed in.
@@ -312,7 +317,7 @@ mod tests {
             json!({"method": "simpo", "gamma": 2.0, "lora": {"use_dora": true}}),
             json!({"method": "kto", "undesirable_weight": 0.5}),
             json!({"tuning": "full", "train_embeddings": true}),
-            json!({"quantization": "nf4", "recompute": true}),
+            json!({"quantization": "nf4", "recompute": true, "device": "cuda"}),
             json!({
                 "kl_weight": 0.1, "replay": {"ratio": 0.2, "file": "file-1"}, "keep": "last",
                 "early_stopping": {"patience": 4}, "max_perplexity_increase": 0.3,

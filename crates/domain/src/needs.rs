@@ -67,12 +67,12 @@ pub struct WorkerKind {
 }
 
 impl Needs {
-    /// What any run of `config` on a model of this shape takes at least: the process, the base and what learns. Rows come
+    /// The device that `config` asks for, and what any run of it on a model of this shape takes at least: the process, the base and what learns. Rows come
     /// on top, but how long they are is known only once a worker has read them.
     pub fn of(shape: &ModelShape, config: &TrainingConfig) -> Self {
         let nothing = BatchShape::default();
         Self {
-            device: None,
+            device: config.device,
             memory_bytes: CostModel::new(shape, config)
                 .memory(&nothing, &nothing)
                 .total(),
@@ -124,6 +124,17 @@ mod tests {
         );
         assert!(small.memory_bytes > 4 * shape().layer_weights());
         assert!(large.memory_bytes > small.memory_bytes);
+    }
+
+    #[test]
+    fn a_job_that_names_its_device_needs_it() {
+        let config = TrainingConfig {
+            device: Some(DeviceKind::Cuda),
+            ..TrainingConfig::default()
+        };
+        assert_eq!(Needs::of(&shape(), &config).device, Some(DeviceKind::Cuda));
+        let any = Needs::of(&shape(), &TrainingConfig::default());
+        assert_eq!(any.device, None);
     }
 
     #[test]

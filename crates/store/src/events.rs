@@ -1,7 +1,7 @@
 //! Events: what a job tells its tenant, in order.
 
 use domain::{EventId, JobId, ProjectId};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
@@ -94,6 +94,16 @@ impl NewEvent {
             data: None,
             created_at: now,
         }
+    }
+
+    /// The same, of this attempt at the job: `data.attempt`.
+    #[must_use]
+    pub fn of_attempt(mut self, attempt: i32) -> Self {
+        let data = self.data.get_or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(data) = data {
+            data.insert("attempt".to_owned(), attempt.into());
+        }
+        self
     }
 
     /// The event of one step. `data.step` is the step.

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use domain::{Job, JobId, LeaseToken, ProjectId};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::tx::Connection;
-use crate::{StoreError, TenantTx, jobs};
+use crate::{StoreError, TenantTx, jobs, nul};
 
 /// The claim of one attempt at one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,13 @@ pub struct Lease {
     pub lease_token: LeaseToken,
     /// Which attempt this is, from 1. Object keys carry it.
     pub attempt: i32,
+}
+
+/// How the latest attempt ended whose worker reported a temporary failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastFailure {
+    pub(crate) attempt: i32,
+    pub(crate) message: String,
 }
 
 /// Locks the job for this attempt until the transaction ends. First in a transaction that writes anything else, such
@@ -103,7 +112,7 @@ pub async fn release(tx: &mut TenantTx, lease: &Lease, delay: Duration) -> Resul
 }
 
 /// Hands the job back after a temporary failure, to be claimed after `delay` at the earliest. The attempt counts: on
-/// the last one fail the job instead.
+/// the last one fail the job instead. `message` is kept: if later attempts end without a word, it is the last that is known.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`], as [`hold`].
@@ -111,8 +120,21 @@ pub async fn retry_later(
     tx: &mut TenantTx,
     lease: &Lease,
     delay: Duration,
+    message: &str,
 ) -> Result<Job, StoreError> {
     let job = job(tx, lease).await?.requeue()?;
+    let failure = LastFailure {
+        attempt: lease.attempt,
+        message: nul::replace(message).into_owned(),
+    };
+    sqlx::query!(
+        "UPDATE jobs SET last_failure = $3 WHERE project_id = $1 AND id = $2",
+        job.project_id.0,
+        job.id.0,
+        Json(failure) as _,
+    )
+    .execute(tx.connection())
+    .await?;
     requeue(tx.connection(), &job, delay, Uncounted(0)).await?;
     Ok(job)
 }

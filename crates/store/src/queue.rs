@@ -8,13 +8,14 @@ use domain::job::JobError;
 use domain::{Job, JobId, JobStatus, LeaseToken, ProjectId, WorkerKind};
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::events::{self, EventLevel, NewEvent};
 use crate::jobs::{self, JobRequest, JobRow, StoredJob, query_jobs};
-use crate::lease::{self, Lease, Uncounted};
+use crate::lease::{self, LastFailure, Lease, Uncounted};
 use crate::number::{from_bigint, to_bigint};
 use crate::tx::Connection;
-use crate::{StoreError, TenantTx, WorkerTx};
+use crate::{StoreError, TenantTx, WorkerTx, stranded};
 
 /// A job that is now this worker's.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +54,9 @@ pub async fn claim(
     let mut passed_over = Vec::new();
     while let Some(project_id) = turn(tx, kind, &passed_over).await? {
         if let Some(row) = take(tx, project_id, worker, kind, lease_for).await? {
+            if row.stranded_at.is_some() {
+                stranded::taken(tx, ProjectId(row.project_id), JobId(row.id)).await?;
+            }
             return claimed(row).map(Some);
         }
         // Its jobs are being cancelled or paused at this moment.
@@ -282,23 +286,36 @@ pub async fn reap(tx: &mut WorkerTx, limit: u32) -> Result<Vec<Reaped>, StoreErr
     rows.sort_by_key(|row| row.project_id);
     let mut reaped = Vec::with_capacity(rows.len());
     for row in rows {
-        let max_attempts = row.max_attempts;
+        let lost = Lost {
+            max_attempts: row.max_attempts,
+            lease_ran_out_at: row.lease_expires_at.unwrap_or(now),
+            last_failure: row.last_failure.as_ref().map(|failure| failure.0.clone()),
+        };
         let job = row.read()?.job;
-        reaped.push(take_back(tx, job, max_attempts, now).await?);
+        reaped.push(take_back(tx, job, &lost, now).await?);
     }
     Ok(reaped)
+}
+
+/// What is known of an attempt whose worker was lost.
+struct Lost {
+    max_attempts: i32,
+    lease_ran_out_at: OffsetDateTime,
+    /// Of an attempt before it.
+    last_failure: Option<LastFailure>,
 }
 
 async fn take_back(
     tx: &mut WorkerTx,
     job: Job,
-    max_attempts: i32,
+    lost: &Lost,
     now: OffsetDateTime,
 ) -> Result<Reaped, StoreError> {
     let (job_id, project_id, attempt) = (job.id, job.project_id, job.attempt);
+    let max_attempts = lost.max_attempts;
     let failed = attempt >= max_attempts;
     let event = if failed {
-        let error = worker_lost(attempt);
+        let error = worker_lost(attempt, lost);
         let message = error.message.clone();
         jobs::write(tx.connection(), &job.fail(error, now)?).await?;
         NewEvent::message(EventLevel::Error, message, now)
@@ -312,10 +329,13 @@ async fn take_back(
             "the job goes on"
         };
         let message = format!(
-            "The worker was lost in attempt {attempt} of {max_attempts}; {goes_on} from its last checkpoint"
+            "The worker was lost in attempt {attempt} of {max_attempts}: its lease ran out at {}; \
+             {goes_on} from its last checkpoint",
+            to_the_second(lost.lease_ran_out_at)
         );
         NewEvent::message(EventLevel::Warn, message, now)
-    };
+    }
+    .of_attempt(attempt);
     events::insert(tx.connection(), project_id, job_id, &[event]).await?;
     Ok(Reaped {
         job_id,
@@ -325,20 +345,35 @@ async fn take_back(
     })
 }
 
-fn worker_lost(attempts: i32) -> JobError {
+fn worker_lost(attempts: i32, lost: &Lost) -> JobError {
     let times = if attempts == 1 {
         "once".to_owned()
     } else {
         format!("{attempts} times")
     };
+    let mut message = format!(
+        "the job was tried {times} and in the end its worker died without a word (its lease ran out at {}), probably \
+         because it ran out of memory; a smaller `batch_size`, `max_seq_len` or `lora.rank` needs less",
+        to_the_second(lost.lease_ran_out_at)
+    );
+    if let Some(LastFailure {
+        attempt,
+        message: reported,
+    }) = &lost.last_failure
+    {
+        message += &format!(". Before that, attempt {attempt} failed: {reported}");
+    }
     JobError {
         code: "worker_lost".to_owned(),
-        message: format!(
-            "the job was tried {times} and in the end its worker died without a word, probably because it ran out of \
-             memory; a smaller `batch_size`, `max_seq_len` or `lora.rank` needs less"
-        ),
+        message,
         param: None,
     }
+}
+
+/// A time as people read it.
+fn to_the_second(time: OffsetDateTime) -> String {
+    let time = time.truncate_to_second();
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 /// How much there is to do.
@@ -422,7 +457,18 @@ mod tests {
 
     #[test]
     fn a_lost_worker_points_at_memory() {
-        let error = worker_lost(4);
-        assert!(error.message.contains("4 times") && error.message.contains("out of memory"));
+        let lost = Lost {
+            max_attempts: 4,
+            lease_ran_out_at: OffsetDateTime::UNIX_EPOCH,
+            last_failure: None,
+        };
+        let message = worker_lost(4, &lost).message;
+        for part in [
+            "4 times",
+            "ran out at 1970-01-01T00:00:00Z",
+            "out of memory",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }

@@ -9,7 +9,8 @@ use crate::number::to_bigint;
 use crate::tx::Connection;
 use crate::{StoreError, TenantTx, WorkerTx};
 
-/// A worker that was not heard of for so long is taken to be gone. They speak every few seconds.
+/// A worker that was not heard of for so long is taken to be gone, even one that took its leave: another may be on its way
+/// to take its place. They speak every few seconds.
 pub const GONE_AFTER: Duration = Duration::from_mins(2);
 
 /// One process.
@@ -54,15 +55,28 @@ pub async fn announce(tx: &mut WorkerTx, worker: &Worker) -> Result<(), StoreErr
 
 /// Says that the worker goes.
 pub async fn leave(tx: &mut WorkerTx, worker: &Worker) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM workers WHERE id = $1", worker.id)
-        .execute(tx.connection())
-        .await?;
+    sqlx::query!(
+        "UPDATE workers SET left_at = now() WHERE id = $1",
+        worker.id
+    )
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 
 /// Whether there are workers and none of them could take a job with these needs. With none at all nobody knows yet.
 pub async fn all_too_small(tx: &mut TenantTx, needs: Needs) -> Result<bool, StoreError> {
-    let fit = sqlx::query_scalar!(
+    Ok(fit(tx, needs).await? == Some(false))
+}
+
+/// Whether there is a worker that could take a job with these needs.
+pub async fn some_fits(tx: &mut TenantTx, needs: Needs) -> Result<bool, StoreError> {
+    Ok(fit(tx, needs).await? == Some(true))
+}
+
+/// `None` without any worker.
+async fn fit(tx: &mut TenantTx, needs: Needs) -> Result<Option<bool>, StoreError> {
+    Ok(sqlx::query_scalar!(
         "SELECT bool_or(($1::text IS NULL OR device = $1) AND memory_bytes >= $2)
          FROM workers WHERE updated_at > now() - make_interval(secs => $3)",
         needs.device.map(domain::DeviceKind::as_str),
@@ -70,6 +84,5 @@ pub async fn all_too_small(tx: &mut TenantTx, needs: Needs) -> Result<bool, Stor
         GONE_AFTER.as_secs_f64(),
     )
     .fetch_one(tx.connection())
-    .await?;
-    Ok(fit == Some(false))
+    .await?)
 }

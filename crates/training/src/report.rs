@@ -2,6 +2,7 @@
 //!
 //! Its keys are part of the interface: they are added to, and [`VERSION`] counts changes of what is there.
 
+mod closing;
 mod hashes;
 mod warnings;
 
@@ -16,6 +17,7 @@ use crate::observer::StepReport;
 use crate::probe::Forgetting;
 use crate::train::{Run, Trained};
 
+pub use closing::{Remark, closing_remarks};
 pub use hashes::Hashes;
 pub use warnings::{data_warnings, overlap_warnings};
 

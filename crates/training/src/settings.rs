@@ -1,11 +1,11 @@
 //! A run's settings in the model's terms.
 
-use domain::TrainingConfig;
 use domain::config::{Precision, Quantization, TargetModule};
 use domain::cost::ModelShape;
-use lm::Adapter;
+use domain::{DeviceKind, TrainingConfig};
 use lm::config::ModelConfig;
 use lm::lora::{LoraConfig, Target};
+use lm::{Adapter, Device};
 
 /// Whether a run with these settings can go on from `adapter`.
 pub fn fits(adapter: &Adapter, config: &TrainingConfig) -> bool {
@@ -15,6 +15,15 @@ pub fn fits(adapter: &Adapter, config: &TrainingConfig) -> bool {
     let (found, wanted) = (adapter.config(), lora_config(lora));
     let scaling = |config: &LoraConfig| (config.rank, config.use_rslora, config.use_dora);
     scaling(found) == scaling(&wanted) && found.target_modules == wanted.target_modules
+}
+
+/// The device as jobs ask for it.
+pub fn device_kind(device: &Device) -> DeviceKind {
+    if device.is_cpu() {
+        DeviceKind::Cpu
+    } else {
+        DeviceKind::Cuda
+    }
 }
 
 /// The settings' precision and quantisation in the model's terms: what the base is to be loaded in.

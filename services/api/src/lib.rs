@@ -28,6 +28,7 @@ pub mod rate_limits;
 pub mod router;
 mod serve;
 mod state;
+pub mod stranded;
 pub mod sweeper;
 mod telemetry;
 mod text_models;

@@ -18,6 +18,7 @@ use crate::batches::{Pace, Runner};
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
 use crate::state::{AppState, Limits};
+use crate::stranded::Teller;
 use crate::sweeper::Sweeper;
 use crate::text_models::TextModels;
 use crate::throttle::Throttle;
@@ -109,7 +110,7 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
     })
 }
 
-/// The sweeper, the loop that answers batches and the one that delivers webhooks: they see every project, which this service's own login may not.
+/// The sweeper and the loops that answer batches, tell jobs that wait in vain and deliver webhooks: they see every project, which this service's own login may not.
 fn start_loops(
     config: &Config,
     state: &AppState,
@@ -132,6 +133,7 @@ fn start_loops(
     let mut loops = vec![
         tokio::spawn(sweeper.run(stop.clone().cancelled_owned())),
         tokio::spawn(batches.run(stop.clone())),
+        tokio::spawn(Teller::new(store.clone()).run(stop.clone().cancelled_owned())),
     ];
     // Without the keys that secrets are sealed with there is no endpoint that could be told.
     if let Some(keyring) = config.keyring.clone() {

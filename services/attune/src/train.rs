@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use lm::{BaseFiles, Dtype, Learned};
-use training::Trained;
 use training::memory::Room;
-use training::report::Draft;
+use training::report::{Draft, Remark, closing_remarks};
 
 use self::inputs::Inputs;
 use self::output::{Output, Summary};
@@ -90,8 +89,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new(output, first_step, total_steps);
     let trained = training::train(run, &mut progress)?;
     let (output, tokens_seen) = progress.finish()?;
-    for said in said_at_the_end(&trained) {
-        eprintln!("{said}");
+    for Remark {
+        text, is_warning, ..
+    } in closing_remarks(&trained)
+    {
+        let warning = if is_warning { "warning: " } else { "" };
+        eprintln!("{warning}{text}");
     }
     save(&trained.learned, &inputs.files, args)?;
     output.report(draft, &trained)?;
@@ -118,29 +121,4 @@ fn save(learned: &Learned, files: &BaseFiles, args: &TrainArgs) -> anyhow::Resul
                 .with_context(|| format!("cannot write the model to {}", out.display()))
         }
     }
-}
-
-fn said_at_the_end(trained: &Trained) -> Vec<String> {
-    let mut said = Vec::new();
-    if trained.stopped_early {
-        said.push("stopped early: the validation loss did not fall any more".to_owned());
-    }
-    if trained.chosen_step < trained.steps {
-        said.push(format!(
-            "kept step {}, which had the lowest validation loss",
-            trained.chosen_step
-        ));
-    }
-    if let Some(forgetting) = &trained.forgetting {
-        said.push(format!(
-            "perplexity of a general text: {:.2} before, {:.2} after",
-            forgetting.perplexity_before, forgetting.perplexity_after
-        ));
-        said.extend(
-            forgetting
-                .warning()
-                .map(|warning| format!("warning: {warning}")),
-        );
-    }
-    said
 }

@@ -58,7 +58,7 @@ pub(crate) async fn run(worker: &mut Worker, claimed: Claimed) {
     };
     match attempt.work().await {
         Ok(()) => info!(job.id = %claimed.job.id, "Job `{}` succeeded", claimed.job.id),
-        Err(stop) => attempt.close(&stop, claimed.is_last_attempt()).await,
+        Err(stop) => attempt.close(&stop, &claimed).await,
     }
     drop(heart);
 }
@@ -321,9 +321,9 @@ impl Attempt<'_> {
     }
 
     /// Reports how the attempt ended, however long Postgres stays away, unless the job is not ours any more.
-    async fn close(&self, stop: &Stop, is_last_attempt: bool) {
+    async fn close(&self, stop: &Stop, claimed: &Claimed) {
         loop {
-            match self.try_close(stop, is_last_attempt).await {
+            match self.try_close(stop, claimed).await {
                 Ok(()) => return,
                 Err(StoreError::LeaseLost) => {
                     return info!(job.id = %self.job.id, "Job `{}` went on without us", self.job.id);
@@ -341,7 +341,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn try_close(&self, stop: &Stop, is_last_attempt: bool) -> Result<(), StoreError> {
+    async fn try_close(&self, stop: &Stop, claimed: &Claimed) -> Result<(), StoreError> {
         let now = self.worker.clock.now();
         let failure = match stop {
             Stop::LeaseLost => return Err(StoreError::LeaseLost),
@@ -358,6 +358,7 @@ impl Attempt<'_> {
                 warn!(job.id = %self.job.id, "Job `{}` waits for storage: {message}", self.job.id);
                 let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
                 let event = NewEvent::message(EventLevel::Warn, STORAGE_AWAY.to_owned(), now);
+                let event = event.of_attempt(self.lease.attempt);
                 events::report(&mut tx, &self.lease, &[event]).await?;
                 let delay = queue::backoff(self.lease.attempt).min(LOOK_AGAIN);
                 lease::release(&mut tx, &self.lease, delay).await?;
@@ -371,33 +372,25 @@ impl Attempt<'_> {
             }
             failure => warn!(job.id = %self.job.id, "Job `{}`: {failure}", self.job.id),
         }
-        let again = matches!(failure, Failure::Transient { .. }) && !is_last_attempt;
+        let attempt = self.lease.attempt;
+        let say = |level, text| NewEvent::message(level, text, now).of_attempt(attempt);
         let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-        let event = closing_event(failure, again, now);
-        events::report(&mut tx, &self.lease, &[event]).await?;
-        if again {
-            let delay = queue::backoff(self.lease.attempt);
-            lease::retry_later(&mut tx, &self.lease, delay).await?;
+        if let Failure::Transient { message } = failure
+            && !claimed.is_last_attempt()
+        {
+            let of = claimed.max_attempts;
+            let text =
+                format!("Attempt {attempt} of {of} failed: {message}; the job will be tried again");
+            events::report(&mut tx, &self.lease, &[say(EventLevel::Warn, text)]).await?;
+            let delay = queue::backoff(attempt);
+            lease::retry_later(&mut tx, &self.lease, delay, message).await?;
         } else {
-            let job = self.job.clone().fail(JobError::from(failure), now)?;
+            let error = JobError::from(failure);
+            let text = format!("The job failed: {}", error.message);
+            events::report(&mut tx, &self.lease, &[say(EventLevel::Error, text)]).await?;
+            let job = self.job.clone().fail(error, now)?;
             lease::save(&mut tx, &self.lease, &job).await?;
         }
         tx.commit().await
     }
-}
-
-fn closing_event(failure: &Failure, again: bool, now: time::OffsetDateTime) -> NewEvent {
-    let error = JobError::from(failure);
-    let (level, message) = if again {
-        (
-            EventLevel::Warn,
-            "A temporary failure stopped this attempt; the job will be tried again".to_owned(),
-        )
-    } else {
-        (
-            EventLevel::Error,
-            format!("The job failed: {}", error.message),
-        )
-    };
-    NewEvent::message(level, message, now)
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use anyhow::Context;
 use artifacts::ObjectStore;
 use domain::failure::error_chain;
-use domain::{Clock, DeviceKind, WorkerKind};
+use domain::{Clock, WorkerKind};
 use lm::device::Device;
 use store::{Lease, Store, StoreError, lease, queue};
 use tokio_util::sync::CancellationToken;
@@ -85,11 +85,7 @@ pub async fn run(
         }
     });
     let kind = WorkerKind {
-        device: if device.is_cpu() {
-            DeviceKind::Cpu
-        } else {
-            DeviceKind::Cuda
-        },
+        device: training::settings::device_kind(&device),
         memory_bytes: config.memory_bytes,
     };
     let presence = Presence::start(store.clone(), &config.name, kind);

@@ -11,7 +11,7 @@ use store::events::{EventLevel, NewEvent};
 use store::files::{File, FileStatus};
 use store::metrics::StepMetrics;
 use store::{events, files, lease, metrics, models};
-use training::report::{self, Draft, Point};
+use training::report::{self, Draft, Point, Remark};
 use training::{Trained, memory};
 
 use crate::attempt::Attempt;
@@ -75,36 +75,9 @@ pub(crate) async fn publish(
 }
 
 fn closing_events(trained: &Trained, model: &str, now: time::OffsetDateTime) -> Vec<NewEvent> {
-    let event = |level, text| NewEvent::message(level, text, now);
-    let info = |text| event(EventLevel::Info, text);
-    let mut said = Vec::new();
-    if trained.stopped_early {
-        said.push(info(format!(
-            "Stopped after step {}: the validation loss did not fall any more",
-            trained.steps
-        )));
-    }
-    if trained.chosen_step < trained.steps {
-        said.push(info(format!(
-            "The model is that of step {}, which had the lowest validation loss",
-            trained.chosen_step
-        )));
-    }
-    if let Some(forgetting) = &trained.forgetting {
-        let text = format!(
-            "Perplexity of a general text: {:.2} before, {:.2} after",
-            forgetting.perplexity_before, forgetting.perplexity_after
-        );
-        said.push(NewEvent {
-            data: serde_json::to_value(forgetting).ok(),
-            ..info(text)
-        });
-        said.extend(
-            forgetting
-                .warning()
-                .map(|text| event(EventLevel::Warn, text)),
-        );
-    }
+    let info = |text| NewEvent::message(EventLevel::Info, text, now);
+    let remarks = report::closing_remarks(trained).into_iter();
+    let mut said: Vec<NewEvent> = remarks.map(|remark| remark_event(remark, now)).collect();
     said.push(info(format!("New fine-tuned model created: {model}")));
     said.push(NewEvent {
         // Among the model's objects.
@@ -112,6 +85,18 @@ fn closing_events(trained: &Trained, model: &str, now: time::OffsetDateTime) -> 
         ..info("The job has successfully completed".to_owned())
     });
     said
+}
+
+fn remark_event(remark: Remark, now: time::OffsetDateTime) -> NewEvent {
+    let level = if remark.is_warning {
+        EventLevel::Warn
+    } else {
+        EventLevel::Info
+    };
+    NewEvent {
+        data: remark.data,
+        ..NewEvent::message(level, remark.text, now)
+    }
 }
 
 fn succeeded(

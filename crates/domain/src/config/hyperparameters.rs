@@ -7,6 +7,7 @@ use super::{
     EarlyStopping, Keep, LrSchedule, MethodKind, Precision, Quantization, Replay, TargetModule,
     TuningKind,
 };
+use crate::DeviceKind;
 use crate::field::{FieldError, Fields, Range, Setting};
 use crate::limits::MAX_SEED;
 
@@ -21,6 +22,7 @@ mod combinations;
 pub struct Hyperparameters {
     pub n_epochs: Option<u64>,
     pub max_steps: Option<u64>,
+    pub device: Option<DeviceKind>,
     pub batch_size: Option<u64>,
     pub precision: Option<Precision>,
     pub checkpoint_every: Option<u64>,
@@ -61,9 +63,10 @@ pub struct Hyperparameters {
     pub lora_target_modules: Option<Vec<TargetModule>>,
 }
 
-const SETTINGS: [&str; 34] = [
+const SETTINGS: [&str; 35] = [
     "n_epochs",
     "max_steps",
+    "device",
     "batch_size",
     "precision",
     "checkpoint_every",
@@ -108,6 +111,8 @@ const LORA_SETTINGS: [&str; 6] = [
 ];
 
 const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
+
+const DEVICES: [(&str, DeviceKind); 2] = [("cpu", DeviceKind::Cpu), ("cuda", DeviceKind::Cuda)];
 
 const TUNINGS: [(&str, TuningKind); 2] = [("lora", TuningKind::Lora), ("full", TuningKind::Full)];
 
@@ -172,6 +177,7 @@ impl Hyperparameters {
         Ok(Self {
             n_epochs: fields.integer("n_epochs", 1, 50)?,
             max_steps: fields.integer("max_steps", 1, 10_000_000)?,
+            device: fields.word("device", &DEVICES)?,
             batch_size: fields.integer("batch_size", 1, 256)?,
             precision: fields.word("precision", &PRECISIONS)?,
             checkpoint_every: fields.integer("checkpoint_every", 1, 10_000_000)?,
@@ -367,6 +373,7 @@ mod tests {
             (json!({"lora": 3}), "attune.lora"),
             (json!({"lr_schedule": "step"}), "attune.lr_schedule"),
             (json!({"precision": "f16"}), "attune.precision"),
+            (json!({"device": "tpu"}), "attune.device"),
             (json!({"seed": -1}), "attune.seed"),
             (json!({"method": "ppo"}), "attune.method"),
             (json!({"method": "dpo", "beta": 0}), "attune.beta"),

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::{JobRequest, StoredJob};
 use crate::StoreError;
+use crate::lease::LastFailure;
 use crate::number::from_bigint;
 
 /// A statement that yields whole jobs of a table called `j`: what stands before the columns, what after, arguments.
@@ -21,7 +22,7 @@ macro_rules! query_jobs {
     j.id, j.project_id, j.org_id, j.status, j.model, j.base_model, j.training_file, j.validation_file, j.suffix,
     j.config AS "config: _", j.data AS "data: _", j.hyperparameters, j.method, j.integrations, j.metadata AS "metadata: _",
     j.model_name, j.trained_tokens, j.result_file, j.error AS "error: _", j.attempt, j.max_attempts,
-    j.lease_token, j.created_at, j.finished_at, j.estimated_finish
+    j.lease_token, j.lease_expires_at, j.stranded_at, j.last_failure AS "last_failure: _", j.created_at, j.finished_at, j.estimated_finish
 "#
                 + $after
             $(, $argument)*
@@ -54,6 +55,9 @@ pub(crate) struct JobRow {
     pub(crate) attempt: i32,
     pub(crate) max_attempts: i32,
     pub(crate) lease_token: Option<Uuid>,
+    pub(crate) lease_expires_at: Option<OffsetDateTime>,
+    pub(crate) stranded_at: Option<OffsetDateTime>,
+    pub(crate) last_failure: Option<Json<LastFailure>>,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) finished_at: Option<OffsetDateTime>,
     pub(crate) estimated_finish: Option<OffsetDateTime>,

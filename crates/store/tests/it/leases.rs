@@ -70,7 +70,7 @@ async fn a_stale_worker_writes_nothing(pool: PgPool) {
         lease::release(&mut tx, lease, std::time::Duration::ZERO)
             .await
             .map(|_| ()),
-        lease::retry_later(&mut tx, lease, store::queue::backoff(1))
+        lease::retry_later(&mut tx, lease, store::queue::backoff(1), "no room")
             .await
             .map(|_| ()),
         lease::resume_from(&mut tx, lease, 0).await,

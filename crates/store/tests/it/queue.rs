@@ -136,6 +136,43 @@ async fn a_job_that_kills_every_worker_fails_by_name(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_job_whose_last_worker_says_nothing_names_the_last_failure_that_was_reported(
+    pool: PgPool,
+) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    let job = stored(&store, job(acme)).await;
+    for reason in ["no\u{0} room", "no disk"] {
+        let claimed = claimed(&store).await.unwrap();
+        let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+        lease::retry_later(&mut tx, &claimed.lease, std::time::Duration::ZERO, reason)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+    for _ in 3..=domain::limits::MAX_ATTEMPTS {
+        claimed(&store).await.unwrap();
+        expire_and_reap(&store, &pool).await;
+    }
+    let error = found(&store, &job).await.error.unwrap();
+    assert_eq!(error.code, "worker_lost");
+    for part in [
+        "its lease ran out at 20",
+        "Before that, attempt 2 failed: no disk",
+    ] {
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    let told = events::list(&mut tx, job.id, None, 10).await.unwrap().data;
+    let attempts: Vec<_> = told
+        .iter()
+        .rev()
+        .map(|event| event.data.as_ref().unwrap()["attempt"].clone())
+        .collect();
+    assert_eq!(attempts, [3, 4]);
+    assert!(told[0].message.contains("no disk"), "{}", told[0].message);
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn cancelling_ends_the_lease(pool: PgPool) {
     let (store, [acme, _]) = two_tenants(&pool).await;
     let claimed = running(&store, acme).await;
@@ -180,7 +217,7 @@ async fn a_job_that_is_tried_later_waits(pool: PgPool) {
     let (store, [acme, _]) = two_tenants(&pool).await;
     let first = running(&store, acme).await;
     let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
-    lease::retry_later(&mut tx, &first.lease, queue::backoff(1))
+    lease::retry_later(&mut tx, &first.lease, queue::backoff(1), "no room")
         .await
         .unwrap();
     tx.commit().await.unwrap();

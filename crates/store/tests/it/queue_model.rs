@@ -311,7 +311,7 @@ impl World {
                     .await;
             }
             Op::RetryLater(_) if stands.is_none_or(|job| job.job.attempt < job.max_attempts) => {
-                drop(lease::retry_later(&mut tx, lease, queue::backoff(9)).await?);
+                drop(lease::retry_later(&mut tx, lease, queue::backoff(9), "no room").await?);
             }
             _ => {
                 let job = lease::job(&mut tx, lease).await?;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use training::report::closing_remarks;
 use training::{Rows, Run, Trained};
 
 use crate::support::{Recorder, config, example, rows, rows_of, run_of, tiny_model, watch};
@@ -96,4 +97,19 @@ fn a_run_stops_when_the_validation_loss_does_not_fall_any_more() {
     assert_eq!((trained.chosen_step, trained.valid.unwrap().loss), *best);
     // The last checkpoint is the one after which it stopped.
     assert_eq!(seen.checkpoints.last(), Some(&trained.steps));
+    let said: Vec<String> = closing_remarks(&trained)
+        .into_iter()
+        .map(|remark| remark.text)
+        .collect();
+    assert!(
+        said[0].starts_with(&format!("Stopped after step {}:", trained.steps)),
+        "{said:?}"
+    );
+    assert!(
+        said[1].starts_with(&format!(
+            "The model is that of step {}",
+            trained.chosen_step
+        )),
+        "{said:?}"
+    );
 }

@@ -5,7 +5,7 @@ use axum::response::Response;
 use domain::auto::{Facts, estimated_tokens, learning_rate};
 use domain::config::Method;
 use domain::model_name::fine_tuned_name;
-use domain::{Job, JobId, JobStatus, Needs, TrainingConfig};
+use domain::{Job, JobId, JobStatus, TrainingConfig};
 use serde_json::{Value, json};
 use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
@@ -13,7 +13,7 @@ use store::files::File;
 use store::jobs::{self, JobRequest, StoredJob};
 use store::models::{self, ResolvedModel};
 use store::quotas;
-use store::{TenantTx, workers};
+use store::{TenantTx, stranded};
 use time::OffsetDateTime;
 
 use super::FineTuningJob;
@@ -55,9 +55,7 @@ pub async fn create_job(
     jobs::create_needing(&mut tx, &job, &request, needs).await?;
     admit(&mut tx, &job, &inputs.training).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
-    if workers::all_too_small(&mut tx, needs).await? {
-        events::append(&mut tx, job.id, &[nobody_can(needs, now)]).await?;
-    }
+    stranded::tell_new(&mut tx, job.id, needs, now).await?;
     let (id, project_id, act) = (job.id, job.project_id, created(&job));
     let view = FineTuningJob::from(StoredJob { job, request });
     let answer = once.keep(&mut tx, &view).await?;
@@ -223,14 +221,6 @@ fn first_events(job: &Job) -> [NewEvent; 2] {
         format!("Validating training file: {}", job.training_file),
     ]
     .map(|text| NewEvent::message(EventLevel::Info, text, job.created_at))
-}
-
-/// The job waits all the same: a worker that can take it may be on its way.
-fn nobody_can(needs: Needs, now: OffsetDateTime) -> NewEvent {
-    let text = format!(
-        "No worker of this installation can take the job now: it needs {needs}. It waits for one that can"
-    );
-    NewEvent::message(EventLevel::Warn, text, now)
 }
 
 #[cfg(test)]

@@ -6,16 +6,17 @@
 use axum::Json;
 use axum::extract::State;
 use dataset::Judgement;
-use domain::TrainingConfig;
 use domain::cost::{BatchShape, CostModel, Memory};
+use domain::{DeviceKind, Needs, TrainingConfig};
 use serde::Serialize;
 use serde_json::Value;
 use store::metrics::{self, Speed};
 use store::models::ResolvedModel;
-use store::queue;
+use store::{TenantTx, queue, workers};
 use utoipa::ToSchema;
 
 use super::create::{Inputs, inputs, shown_request};
+use super::needs::needs;
 use super::request::NewJob;
 use super::sample::Sample;
 use crate::AppState;
@@ -47,6 +48,7 @@ pub struct JobEstimate {
     memory: MemoryEstimate,
     /// Jobs that would come before it, if nothing is added and every worker can take every job.
     queue_position: u64,
+    worker: WorkerEstimate,
     #[schema(value_type = Object)]
     hyperparameters: Value,
     #[schema(value_type = Object)]
@@ -95,6 +97,18 @@ struct Resolved {
     config: TrainingConfig,
 }
 
+/// The worker that could take it.
+#[derive(Debug, Serialize, ToSchema)]
+struct WorkerEstimate {
+    /// `cpu` or `cuda`, as `attune.device` asks; none is any.
+    #[schema(required, value_type = Option<String>)]
+    device: Option<DeviceKind>,
+    /// What it must have at least. The rows come on top: see `memory`.
+    memory_bytes: u64,
+    /// Whether there is one now.
+    is_there: bool,
+}
+
 impl From<Memory> for MemoryEstimate {
     fn from(memory: Memory) -> Self {
         Self {
@@ -135,10 +149,11 @@ pub async fn estimate_job(
     let inputs = inputs(&mut tx, &new, now).await?;
     let speed = metrics::recent_speed(&mut tx, &inputs.model.base.name).await?;
     let queue_position = queue::next_position(&mut tx).await?;
-    tx.commit().await?;
-
     let facts = inputs.facts()?;
     let config = new.asked.resolve(&facts);
+    let worker = worker(&mut tx, needs(&inputs.model.base, &config)).await?;
+    tx.commit().await?;
+
     let shown = shown_request(&config, &facts);
     let (data, memory) = measured(&state, &inputs, &config).await?;
     let Inputs { model, .. } = inputs;
@@ -157,10 +172,19 @@ pub async fn estimate_job(
         seconds_basis,
         memory: memory.into(),
         queue_position,
+        worker,
         hyperparameters: shown.hyperparameters,
         method: shown.method,
         attune: Resolved { config },
     }))
+}
+
+async fn worker(tx: &mut TenantTx, needs: Needs) -> Result<WorkerEstimate, ApiError> {
+    Ok(WorkerEstimate {
+        device: needs.device,
+        memory_bytes: needs.memory_bytes,
+        is_there: workers::some_fits(tx, needs).await?,
+    })
 }
 
 async fn measured(

@@ -50,6 +50,7 @@ const LORA: &[Setting] = &[
 const SETTINGS: &[Setting] = &[
     Setting("n_epochs", "How often every row is seen."),
     Setting("max_steps", "Ends the run early; never lengthens it."),
+    Setting("device", "The kind of worker that may take the job."),
     Setting("batch_size", "Rows of one micro-batch."),
     Setting("precision", "Numbers that training is computed in."),
     Setting("checkpoint_every", "Steps between two checkpoints."),

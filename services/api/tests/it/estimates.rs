@@ -4,8 +4,9 @@ use artifacts::keys;
 use domain::FileId;
 use serde_json::{Value, json};
 use store::files::{self, File, FileStatus};
+use store::workers;
 
-use crate::support::{Form, START, TestApp};
+use crate::support::{ANY_WORKER, Form, START, TestApp};
 
 const ESTIMATE: &str = "/v1/fine_tuning/jobs/estimate";
 
@@ -56,6 +57,32 @@ async fn memory_grows_with_what_is_asked_for() {
     let small = bytes(json!({"batch_size": 1, "lora": {"rank": 1}})).await;
     assert!(bytes(json!({"batch_size": 2, "lora": {"rank": 1}})).await > small);
     assert!(bytes(json!({"batch_size": 1, "lora": {"rank": 64}})).await > small);
+}
+
+#[tokio::test]
+async fn the_worker_that_it_needs_is_named_and_whether_there_is_one() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    let worker = async |asked| {
+        let found = estimate(&app, json!({"attune": asked})).await;
+        let memory = found["worker"]["memory_bytes"].as_u64().unwrap();
+        assert!(memory > 0 && memory <= found["memory"]["total_bytes"].as_u64().unwrap());
+        (
+            found["worker"]["device"].clone(),
+            found["worker"]["is_there"].clone(),
+        )
+    };
+    assert_eq!(worker(json!({})).await, (Value::Null, json!(false)));
+    let mut tx = app.worker_store().await.worker_tx().await.unwrap();
+    workers::announce(&mut tx, &workers::Worker::new("w", ANY_WORKER))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(worker(json!({})).await, (Value::Null, json!(true)));
+    assert_eq!(
+        worker(json!({"device": "cuda"})).await,
+        (json!("cuda"), json!(false))
+    );
 }
 
 #[tokio::test]

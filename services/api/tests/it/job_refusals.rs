@@ -40,6 +40,7 @@ async fn every_fault_is_a_400_with_its_param() {
         ),
         (json!({"attune": {"beta": 0.1}}), "attune.beta"),
         (json!({"attune": {"tuning": "prefix"}}), "attune.tuning"),
+        (json!({"attune": {"device": "tpu"}}), "attune.device"),
         (
             json!({"attune": {"replay": {"ratio": 0.1}}}),
             "attune.replay.file",

@@ -32,6 +32,7 @@ mod permissions;
 mod previews;
 mod quotas;
 mod serving;
+mod stranded;
 mod support;
 mod sweeping;
 mod uploads;

@@ -10,6 +10,7 @@ pub(crate) use client::{Answer, Client};
 pub(crate) use form::Form;
 pub(crate) use issuer::{Issuer, SigningKey};
 pub(crate) use redact::redacted;
+pub(crate) use work::ANY_WORKER;
 use work::register_base;
 
 use std::net::SocketAddr;

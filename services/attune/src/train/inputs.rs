@@ -35,6 +35,7 @@ impl Inputs {
         let text = text_model(&files)?.with_now(modified(&args.train)?);
         let fingerprint = files.fingerprint().context("cannot hash the base model")?;
         let config = asked.resolve(&facts(&files, &args.train)?);
+        refuse_another_device(&config, &device, &args.device)?;
         if config.care.replay.is_some() != args.replay.is_some() {
             bail!("give both the setting `replay` and the file to mix in (--replay), or neither");
         }
@@ -96,6 +97,21 @@ impl Inputs {
         let files = [Some(&self.train), self.valid.as_ref()];
         let cut = files.into_iter().flatten();
         cut.map(|rows| rows.report.truncated_rows).sum()
+    }
+}
+
+fn refuse_another_device(
+    config: &TrainingConfig,
+    device: &Device,
+    given: &str,
+) -> anyhow::Result<()> {
+    let found = training::settings::device_kind(device);
+    match config.device {
+        Some(wanted) if wanted != found => bail!(
+            "the setting `device` is `{wanted}`, and this run would be on `{given}` (--device); make them the same or \
+             leave the setting out"
+        ),
+        _ => Ok(()),
     }
 }
 
