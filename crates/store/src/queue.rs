@@ -351,18 +351,16 @@ fn worker_lost(attempts: i32, lost: &Lost) -> JobError {
     } else {
         format!("{attempts} times")
     };
-    let mut message = format!(
+    let before = lost.last_failure.as_ref().map(|failure| {
+        let LastFailure { attempt, message } = failure;
+        format!(". Before that, attempt {attempt} failed: {message}")
+    });
+    let message = format!(
         "the job was tried {times} and in the end its worker died without a word (its lease ran out at {}), probably \
-         because it ran out of memory; a smaller `batch_size`, `max_seq_len` or `lora.rank` needs less",
-        to_the_second(lost.lease_ran_out_at)
+         because it ran out of memory; a smaller `batch_size`, `max_seq_len` or `lora.rank` needs less{}",
+        to_the_second(lost.lease_ran_out_at),
+        before.unwrap_or_default(),
     );
-    if let Some(LastFailure {
-        attempt,
-        message: reported,
-    }) = &lost.last_failure
-    {
-        message += &format!(". Before that, attempt {attempt} failed: {reported}");
-    }
     JobError {
         code: "worker_lost".to_owned(),
         message,
