@@ -145,16 +145,22 @@ pub(crate) async fn taken(
 }
 
 async fn mark(tx: &mut WorkerTx, ids: &[Uuid]) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE jobs SET stranded_at = now() WHERE id = ANY ($1)", ids)
-        .execute(tx.connection())
-        .await?;
+    sqlx::query!(
+        "UPDATE jobs SET stranded_at = now() WHERE id = ANY ($1)",
+        ids
+    )
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 
 async fn unmark(tx: &mut WorkerTx, ids: &[Uuid]) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE jobs SET stranded_at = NULL WHERE id = ANY ($1)", ids)
-        .execute(tx.connection())
-        .await?;
+    sqlx::query!(
+        "UPDATE jobs SET stranded_at = NULL WHERE id = ANY ($1)",
+        ids
+    )
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 
