@@ -130,6 +130,12 @@ pub(crate) trait FusedGradients: Backend {
         plan: &LoraPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// What to keep of a source for the backward pass.
+    fn lora_linear_kept(
+        source: Source<FloatTensor<Self>>,
+        weight: &Frozen<Self>,
+    ) -> Source<FloatTensor<Self>>;
+
     /// The gradients of the source if it is wanted, of `a` and of `b`.
     fn lora_linear_backward(
         state: LoraState<Self>,
@@ -230,6 +236,10 @@ impl FusedGradients for Flex {
         plan: &LoraPlan,
     ) -> (FlexTensor, FlexTensor) {
         lora_linear::forward(source, weight, a, b, plan)
+    }
+
+    fn lora_linear_kept(source: Source<FlexTensor>, weight: &Frozen<Self>) -> Source<FlexTensor> {
+        source.kept(weight)
     }
 
     fn lora_linear_backward(

@@ -22,8 +22,14 @@ use super::{Frozen, FusedGradients, FusedOps, is_fused, learned};
 use crate::precision::cast;
 use crate::weight::Weight;
 
-/// Rows whose scores exist at once.
-pub(super) const ROWS: usize = 256;
+/// Rows whose scores exist at once, at most: no more than take what a layer's gradients take afterwards.
+const ROWS: usize = 64;
+
+/// Of `n` rows, how many to score at once: about as many each time. A row that is left alone would get a single row's
+/// kernel, and its loss would depend on how many others there are.
+pub(super) fn rows_at_once(n: usize) -> usize {
+    n.div_ceil(n.div_ceil(ROWS).max(1)).max(1)
+}
 
 /// How well the head predicts each row's target: in the first column its negative log-likelihood in nats, in the second
 /// 1 if no other token scores higher and 0 otherwise. Only the first has a gradient.
@@ -92,7 +98,9 @@ fn chunked(
     let hidden = hidden.to_contiguous();
     let ([n, d], [v, _]) = (dims(&hidden), head.dims());
     let mut out = Vec::with_capacity(2 * n);
-    for (chunk, targets) in values(&hidden).chunks(ROWS * d).zip(targets.chunks(ROWS)) {
+    let at_once = rows_at_once(n);
+    let chunks = values(&hidden).chunks(at_once * d);
+    for (chunk, targets) in chunks.zip(targets.chunks(at_once)) {
         let chunk = tensor(chunk.to_vec(), [targets.len(), d]);
         let (mut scores, _) = times_weight_transposed(&chunk, head);
         let rows: Vec<[f32; 2]> = scores
@@ -177,7 +185,9 @@ pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, agree_within, random};
+    use std::ops::Range;
+
+    use super::super::testing::{agree, agree_within, numbers, random};
     use super::*;
     use crate::blocks::testing::every_kind;
 
@@ -193,6 +203,24 @@ mod tests {
                 |[x]| cross_entropy(x, &head, &targets),
                 |[x]| plain(x, &head, &targets),
             );
+        }
+    }
+
+    #[test]
+    fn a_rows_loss_does_not_depend_on_the_others() {
+        let [n, d, v] = [2 * ROWS + 1, 48, 130];
+        let head = random::<2>("head", [v, d]).mul_scalar(3.0);
+        let narrow = head.clone().cast(burn::tensor::FloatDType::BF16);
+        let hidden = random::<2>("hidden", [n, d]);
+        for head in [head, narrow].map(Weight::Dense) {
+            let losses = |rows: Range<usize>| {
+                let target = |row| u32::try_from(row % v).unwrap();
+                let targets: Arc<[u32]> = rows.clone().map(target).collect();
+                let hidden = hidden.clone().narrow(0, rows.start, rows.len());
+                numbers(cross_entropy(hidden, &head, &targets))
+            };
+            let apart = [losses(0..50), losses(50..n)].concat();
+            assert_eq!(losses(0..n), apart);
         }
     }
 

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cpu::vector::{exp, max, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
-use super::cross_entropy::{ROWS, softmax};
+use super::cross_entropy::{rows_at_once, softmax};
 use super::graph::unary;
 use super::{Frozen, is_fused};
 use crate::precision::cast;
@@ -141,8 +141,9 @@ fn chunked(
         times_weight_transposed(&rows, head).0
     };
     let mut out = Vec::with_capacity(n);
-    let chunks = values(&hidden).chunks(ROWS * d);
-    for (now, before) in chunks.zip(values(&reference).chunks(ROWS * d)) {
+    let at_once = rows_at_once(n) * d;
+    let chunks = values(&hidden).chunks(at_once);
+    for (now, before) in chunks.zip(values(&reference).chunks(at_once)) {
         let (mut q, mut p) = (scores(now), scores(before));
         let rows = q.par_chunks(v).zip(p.par_chunks(v));
         let rows: Vec<f32> = rows

@@ -13,8 +13,10 @@ use super::Both;
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::weight::{times_weight, times_weight_transposed};
 use crate::ops::cpu::{dims, tensor, values};
-use crate::ops::cross_entropy::{ROWS, softmax};
+use crate::ops::cross_entropy::softmax;
 
+/// Rows whose scores exist at once. The head's gradient is a sum over all rows, made so many at a time.
+const ROWS: usize = 256;
 /// Tokens whose rows of the head's gradient a task makes.
 const TOKENS: usize = 512;
 

@@ -68,7 +68,7 @@ pub(in crate::ops) fn differentiated<B: FusedOps + FusedGradients, C: Checkpoint
     {
         OpsKind::Tracked(op) => {
             let state = LoraState {
-                source,
+                source: B::lora_linear_kept(source, &weight),
                 weight,
                 a,
                 b,

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::{LoraPlan, LoraState, Placed, Source};
@@ -21,9 +22,19 @@ impl Source<FlexTensor> {
     /// What the layer reads.
     fn input(&self) -> FlexTensor {
         match self {
+            Self::Given(x) if x.dtype() == DType::BF16 => narrow::widened(x),
             Self::Given(x) => x.to_contiguous(),
             Self::Normed { x, weight, epsilon } => rms_norm::forward(x, weight, *epsilon),
             Self::Gated(gate_up) => swiglu::forward(gate_up),
+        }
+    }
+
+    /// What to keep for the backward pass of a layer over `weight`. Where that reads its input in bfloat16, so does the
+    /// gradient of `a`, and nobody reads an input that is given in more.
+    pub(in crate::ops) fn kept(self, weight: &Frozen<Flex>) -> Self {
+        match self {
+            Self::Given(x) if kernel_beside(weight).is_some() => Self::Given(narrow::narrowed(&x)),
+            kept => kept,
         }
     }
 
