@@ -14,12 +14,15 @@ use burn::backend::{Autodiff, Dispatch, Flex};
 use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
+use super::composed::{Composed, is_plain};
 use super::cpu::vector::{exp, max, sum, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
-use super::graph::unary;
-use super::{Frozen, FusedGradients, FusedOps, is_fused, learned};
+use super::graph::{OnGraph, unary};
+use super::weight::Role;
+use super::{FusedOps, WeightOn, learned};
 use crate::precision::cast;
+use crate::profile::{Part, measure};
 use crate::weight::Weight;
 
 /// Rows whose scores exist at once, at most: no more than take what a layer's gradients take afterwards.
@@ -37,17 +40,11 @@ pub(super) fn rows_at_once(n: usize) -> usize {
 /// # Shapes
 /// `hidden`: `[n, d]`, `head`: `[v, d]`, `targets`: n token ids below v; returns `[n, 2]`.
 pub(crate) fn cross_entropy(hidden: Tensor<2>, head: &Weight, targets: &Arc<[u32]>) -> Tensor<2> {
-    if !is_fused(&hidden) {
+    if is_plain(&hidden) {
         return plain(hidden, head, targets);
     }
-    if let Some(head) = head.learned() {
-        return learned::cross_entropy(hidden, head, targets);
-    }
-    Tensor::from_dispatch(Dispatch::cross_entropy(
-        hidden.into_dispatch(),
-        head.frozen(),
-        targets.clone(),
-    ))
+    let (hidden, head) = (hidden.into_dispatch(), head.on_dispatch());
+    Tensor::from_dispatch(Dispatch::cross_entropy(hidden, head, targets.clone()))
 }
 
 /// The definition.
@@ -61,14 +58,22 @@ fn plain(hidden: Tensor<2>, head: &Weight, targets: &[u32]) -> Tensor<2> {
     Tensor::cat(vec![nll, is_best.detach()], 1)
 }
 
-pub(super) fn forward(hidden: &FlexTensor, head: &Frozen<Flex>, targets: &[u32]) -> FlexTensor {
-    chunked(hidden, head, targets, |_, _| {})
+pub(super) fn composed<B: Composed>(
+    hidden: FloatTensor<B>,
+    head: WeightOn<B>,
+    targets: &[u32],
+) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(hidden), &head.weight(), targets))
+}
+
+pub(super) fn forward(hidden: &FlexTensor, head: &WeightOn<Flex>, targets: &[u32]) -> FlexTensor {
+    measure(Part::Head, || chunked(hidden, head, targets, |_, _| {}))
 }
 
 /// As [`forward`], with the gradient of the hidden states for a gradient of 1 of each row's loss. `[n, d]`
-pub(super) fn forward_with_gradient(
+fn forward_with_gradient(
     hidden: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
     targets: &[u32],
 ) -> (FlexTensor, FlexTensor) {
     let [n, d] = dims(hidden);
@@ -91,7 +96,7 @@ pub(super) fn forward_with_gradient(
 /// `use_scores` may do with each chunk's scores what it wants.
 fn chunked(
     hidden: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
     targets: &[u32],
     mut use_scores: impl FnMut(&mut Vec<f32>, &[u32]),
 ) -> FlexTensor {
@@ -119,7 +124,7 @@ fn chunked(
 }
 
 /// The gradient of the hidden states, each row scaled by its loss's gradient.
-pub(super) fn backward(d_hidden: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+fn backward(d_hidden: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let [n, d] = dims(d_hidden);
     let gradient = gradient.to_contiguous();
     let mut out = values(d_hidden).to_vec();
@@ -164,22 +169,27 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    hidden: FloatTensor<Autodiff<B, C>>,
-    head: Frozen<Autodiff<B, C>>,
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    hidden: OnGraph,
+    head: WeightOn<Autodiff<Flex, C>>,
     targets: Arc<[u32]>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let head = head.inner();
-    unary::<B, C, _>(
+) -> OnGraph {
+    let head = match head.role() {
+        Role::Learned(head) => {
+            return learned::cross_entropy::differentiated::<C>(hidden, head, targets);
+        }
+        Role::Frozen(head) => head,
+    };
+    unary::<Flex, C, _>(
         hidden,
         |hidden, tracked| {
-            let both = tracked.keep(|| B::cross_entropy_with_gradient(&hidden, &head, &targets));
-            match both {
+            let with_gradient = || forward_with_gradient(&hidden, &head, &targets);
+            match tracked.keep(|| measure(Part::Head, with_gradient)) {
                 Some((out, d_hidden)) => (out, Some(d_hidden)),
-                None => (B::cross_entropy(hidden, head, targets), None),
+                None => (forward(&hidden, &head, &targets), None),
             }
         },
-        B::cross_entropy_backward,
+        |d_hidden, gradient| backward(&d_hidden, &gradient),
     )
 }
 

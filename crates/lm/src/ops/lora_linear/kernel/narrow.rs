@@ -1,7 +1,6 @@
 //! Adapted layers over a base in bfloat16 or in blocks: the adapter's products are made in bfloat16 as the base's are, and with
 //! them.
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::TensorData;
 use half::bf16;
@@ -34,7 +33,7 @@ pub(super) fn beside(a: &[f32], b: &[f32], [r, o]: [usize; 2], plan: &LoraPlan) 
 
 /// As [`super::backward`].
 pub(super) fn backward(
-    state: &LoraState<Flex>,
+    state: &LoraState,
     gradient: &FlexTensor,
     wants_source: bool,
     kernel: Kernel,
