@@ -177,7 +177,7 @@ vectorized! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, random};
+    use super::super::testing::{agree, close, numbers, plainly, random};
     use super::*;
 
     #[test]
@@ -191,6 +191,19 @@ mod tests {
                 |[x]| plain(x, reference.clone(), &head),
             );
         }
+    }
+
+    #[test]
+    fn a_head_that_learns_has_a_gradient() {
+        let [n, d, v] = [7, 16, 130];
+        let (hidden, reference) = (random::<2>("hidden", [n, d]), random("reference", [n, d]));
+        let gradient = || {
+            let head = random::<2>("head", [v, d]).autodiff().require_grad();
+            let (hidden, reference) = (hidden.clone().autodiff(), reference.clone().autodiff());
+            let kl = kl_divergence(hidden, reference, &Weight::Dense(head.clone()));
+            numbers(head.grad(&kl.sum().backward()).unwrap())
+        };
+        close("the head's", 1e-6, &gradient(), &plainly(gradient));
     }
 
     #[test]
