@@ -14,6 +14,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).parents[1]
 PEERS = pathlib.Path(__file__).parent / "peers"
 ATTUNE = os.environ["ATTUNE_BIN"]
+QUANTISED_MEMORY = os.environ["ATTUNE_QUANTISED_MEMORY"]
 BASE = pathlib.Path(os.environ["ATTUNE_MODELS"]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = pathlib.Path(os.environ["ATTUNE_CACHE"]) / "bench" / "smollm2"
 ROWS = ROOT / "examples" / "tickets" / "train.jsonl"
@@ -44,6 +45,9 @@ SETTINGS = [
     ("base quantised to nf4", {"quantization": "nf4"}, "bf16"),
     ("bf16, DoRA", {"precision": "bf16", "lora": {"rank": RANK, "use_dora": True}}, "bf16"),
 ]
+
+# Bases of random weights: size, what they are kept in, and the tokens of the step that is measured on them.
+QUANTISED = [("1b", "bf16", 256), ("1b", "nf4", 256), ("8b", "nf4", 64)]
 
 
 def attune(precision, tokens):
@@ -122,6 +126,26 @@ def scale_table(rounds, tokens):
         speed, peak = median(results[n], "tokens_per_s"), median(results[n], "peak_mb")
         of_speed, of_peak = speed / median(results[sizes[0]], "tokens_per_s"), peak / median(results[sizes[0]], "peak_mb")
         yield f"| {n:,} | {speed:.0f} | {of_speed:.0%} | {peak:.0f} | {of_peak:.0%} |"
+
+
+def quantised_table():
+    """What a base in 4 bits saves: beside the same in bf16 where that fits, and beside 16 bits computed where it may not."""
+    gib = lambda size: f"{size / 2**30:.2f}"
+    results = {}
+    yield from ["", "Bases of random weights in Llama's shapes, LoRA of rank 8 on all matrices, one pass forward and backward at a time:", ""]
+    yield "| base | kept in | matrices, GiB | in 16 bits, GiB (computed) | tokens of a step | peak memory, GiB | beside 16 bits | tokens/s |"
+    yield "|---" * 8 + "|"
+    for size, kept, tokens in QUANTISED:
+        found = json.loads(run([QUANTISED_MEMORY, size, kept, 1, tokens]))
+        results[size, kept] = found
+        peak, wide = found["peak_bytes"], found["matrix_bytes_in_16_bits"]
+        if beside := results.get((size, "bf16")):
+            share = f"{peak / beside['peak_bytes']:.0%} of its peak"
+        else:
+            share = f"{peak / wide:.0%} of the matrices alone"
+        speed = tokens / min(step["secs"] for step in found["steps"])
+        cells = [size.upper(), kept, gib(found["matrix_bytes"]), gib(wide), tokens, f"**{gib(peak)}**", share, f"{speed:.1f}"]
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 def flops_per_token(config):
@@ -220,9 +244,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=6000, help="counted tokens of each run")
     parser.add_argument("--precision", action="append", choices=["f32", "bf16"])
-    parser.add_argument("--only", help="sides whose name contains this")
+    parser.add_argument("--only", help="sides whose name contains this, and no other table")
+    parser.add_argument("--quantised", action="store_true", help="only what bases in 4 bits take, and write nothing")
     parser.add_argument("--out", type=pathlib.Path, help="default: docs/benchmarks/training-DATE.md")
     args = parser.parse_args()
+    if args.quantised:
+        print("\n".join(quantised_table()))
+        return
     chosen = [side for side in sides(args.precision or ["f32", "bf16"]) if not args.only or args.only in side[0]]
     if not (MODEL / "config.json").exists():
         run([ATTUNE, "models", "export", BASE, "--out", MODEL])
@@ -241,6 +269,7 @@ def main():
         *table(chosen, results),
         *parts_table(chosen, results),
         *([] if args.only else settings_table(args.rounds, args.tokens)),
+        *([] if args.only else quantised_table()),
         *([] if args.only else scale_table(args.rounds, args.tokens)),
     ]
     text = "\n".join(lines) + "\n"

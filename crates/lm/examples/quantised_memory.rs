@@ -1,17 +1,20 @@
-//! Memory and speed of a LoRA step over a base of random weights: `quantised_memory 1b|8b f32|bf16|nf4 [rows] [tokens]`.
+//! Memory and speed of a LoRA step over a base of random weights: `quantised_memory 1b|8b f32|bf16|nf4 [rows] [tokens]`
+//! prints them as JSON, for `script/bench training` and whoever reads along.
 //!
 //! The shapes are those of Llama 3.2 1B and Llama 3.1 8B. Weights are made as they are asked for, so what is measured is
 //! what a model read from disk would take. One process measures one thing: a peak cannot be taken back.
 
 #![expect(clippy::print_stdout, reason = "a report is what this is for")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::tensor::Tensor;
 use lm::profile;
 use lm::{Adapter, CausalLm, Device, LoadError, LoraConfig, ModelConfig, Precision, Ragged};
 use lm::{Target, WeightSource};
+use serde_json::{Value, json};
 
 const USAGE: &str = "usage: quantised_memory 1b|8b f32|bf16|nf4 [rows] [tokens of each]";
 
@@ -39,34 +42,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|(_, shape)| shape.len() == 2)
         .map(|(_, shape)| shape.iter().product::<usize>())
         .sum();
-    println!("{size} {kept}, {}", model.device().describe());
-    println!("matrices in memory    {}", gib(model.size_bytes()));
-    println!("the same in 16 bits   {} (computed)", gib(2 * n_weights));
-    println!("peak while loading    {}", gib(peak_bytes()?));
-    println!(
-        "loading took          {:.1} s",
-        started.elapsed().as_secs_f64()
-    );
-    for round in 0..2 {
-        let before = cpu_secs()?;
-        let (loss, took) = step(&model, n_rows, n_tokens);
-        let (wall, cpu) = (took.as_secs_f64(), cpu_secs()? - before);
-        let speed = f64::from(n_rows * n_tokens) / wall;
-        println!(
-            "step {round}: loss {loss:.3}, {wall:.1} s, {cpu:.1} s of CPU time, {speed:.1} tokens/s"
-        );
-        for (part, time) in profile::take().parts() {
-            println!("  {:<12} {:.2} s", part.name(), time.as_secs_f64());
-        }
-    }
-    println!("peak with the step    {}", gib(peak_bytes()?));
-    let (wall, cpu) = generation(&model)?;
-    println!("a generated token     {wall:.2} s, {cpu:.2} s of CPU time");
+    let (loading_secs, loading_peak) = (started.elapsed().as_secs_f64(), peak_bytes()?);
+    let steps = (0..2).map(|_| step(&model, n_rows, n_tokens));
+    let steps = steps.collect::<Result<Vec<_>, _>>()?;
+    let peak = peak_bytes()?;
+    let report = json!({
+        "device": model.device().describe(),
+        "matrix_bytes": model.size_bytes(),
+        "matrix_bytes_in_16_bits": 2 * n_weights,
+        "loading_secs": loading_secs,
+        "loading_peak_bytes": loading_peak,
+        "step_tokens": n_rows * n_tokens,
+        "steps": steps,
+        "peak_bytes": peak,
+        "generated_token": generation(&model)?,
+    });
+    println!("{report:#}");
     Ok(())
 }
 
 /// Seconds and CPU seconds of one token, when they come one after the other.
-fn generation(model: &CausalLm) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+fn generation(model: &CausalLm) -> Result<Value, Box<dyn std::error::Error>> {
     let mut session = model.session();
     session.feed(&[1], None)?;
     let (started, before) = (Instant::now(), cpu_secs()?);
@@ -74,11 +70,11 @@ fn generation(model: &CausalLm) -> Result<(f64, f64), Box<dyn std::error::Error>
         session.feed(&[id], None)?;
     }
     let cpu = cpu_secs()? - before;
-    Ok((started.elapsed().as_secs_f64() / 8.0, cpu / 8.0))
+    Ok(json!({"secs": started.elapsed().as_secs_f64() / 8.0, "cpu_secs": cpu / 8.0}))
 }
 
 /// Forward and backward of one micro-batch under a LoRA of rank 8 on every matrix, every token supervised.
-fn step(model: &CausalLm, n_rows: u32, n_tokens: u32) -> (f32, Duration) {
+fn step(model: &CausalLm, n_rows: u32, n_tokens: u32) -> Result<Value, Box<dyn std::error::Error>> {
     let lora = LoraConfig {
         rank: 8,
         alpha: 16.0,
@@ -91,7 +87,7 @@ fn step(model: &CausalLm, n_rows: u32, n_tokens: u32) -> (f32, Duration) {
     let batch = Ragged::from_rows((0..n_rows).map(|_| ids.as_slice()));
     let targets: Arc<[u32]> = ids.repeat(n_rows as usize).into();
     let adapter = Adapter::init(&lora, model, 1).require_grad();
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), cpu_secs()?);
     let model = model.autodiff();
     let hidden = model.hidden(&batch, Some(&adapter), None);
     let loss = model.cross_entropy(hidden, &targets);
@@ -101,9 +97,17 @@ fn step(model: &CausalLm, n_rows: u32, n_tokens: u32) -> (f32, Duration) {
         .named_tensors()
         .all(|(_, t)| t.grad(&gradients).is_some());
     assert!(reached, "every factor has a gradient");
-    let took = started.elapsed();
-    let loss = loss.into_data().try_to_vec::<f32>().expect("a loss is f32");
-    (loss[0], took)
+    let (secs, cpu_secs) = (started.elapsed().as_secs_f64(), cpu_secs()? - before);
+    let parts = profile::take();
+    let parts = parts
+        .parts()
+        .map(|(part, time)| (part.name(), time.as_secs_f64()));
+    Ok(json!({
+        "loss": loss.into_scalar::<f32>(),
+        "secs": secs,
+        "cpu_secs": cpu_secs,
+        "secs_by_part": parts.collect::<HashMap<_, _>>(),
+    }))
 }
 
 fn config(size: &str) -> Result<ModelConfig, Box<dyn std::error::Error>> {
@@ -193,10 +197,4 @@ fn peak_bytes() -> Result<usize, Box<dyn std::error::Error>> {
         .ok_or("no VmHWM in /proc/self/status")?
         .parse::<usize>()?
         * 1024)
-}
-
-fn gib(bytes: usize) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "two digits are printed")]
-    let gib = bytes as f64 / f64::from(1 << 30);
-    format!("{gib:.2} GiB")
 }

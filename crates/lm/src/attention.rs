@@ -110,10 +110,14 @@ impl Attention {
         };
         let [n_tokens, _] = qkv.dims();
         let [q, k, v] = self.heads.split(&qkv);
-        let heads = [q_norm.forward(q), k_norm.forward(k), v];
-        let joined = heads.map(|part| {
+        let joined = [(q, Some(q_norm)), (k, Some(k_norm)), (v, None)].map(|(part, norm)| {
             let [_, n_heads, head_dim] = part.dims();
-            part.reshape([n_tokens, n_heads * head_dim])
+            let heads = part.reshape([n_tokens * n_heads, head_dim]);
+            let heads = match norm {
+                Some(norm) => norm.forward(heads),
+                None => heads,
+            };
+            heads.reshape([n_tokens, n_heads * head_dim])
         });
         Tensor::cat(joined.into(), 1)
     }

@@ -201,7 +201,7 @@ mod tests {
                     .collect();
                 (numbers(y.inner()), gradients)
             };
-            let found = run(&|x| linear.forward(Input::Given(x), lora));
+            let found = run(&|x| linear.forward(Input::given(x), lora));
             let expected = run(&|x| plain(&linear, &x, lora));
             close("the result", 2e-5, &found.0, &expected.0);
             let n_adapted = linear

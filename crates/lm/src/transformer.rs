@@ -273,7 +273,7 @@ impl Layer {
     ) -> Tensor<2> {
         let h = self.attention_norm.input(x.clone());
         let attended = attend(&self.attention, self.attention.project(h, lora));
-        let x = self.attention.o.forward(Input::Given(attended), lora) + x;
+        let x = self.attention.o.forward(Input::given(attended), lora) + x;
         let h = self.mlp_norm.input(x.clone());
         self.mlp.forward(h, lora) + x
     }
@@ -294,7 +294,7 @@ impl Layer {
 impl Mlp {
     fn forward(&self, input: Input, lora: LayerLora<'_>) -> Tensor<2> {
         let gate_up = self.gate_up.forward(input, lora);
-        self.down.forward(Input::Gated(gate_up), lora)
+        self.down.forward(Input::gated(gate_up), lora)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::blocks::{Blocks, norm};
-use crate::ops::{FrozenMatrix, learns};
+use crate::ops::WeightOn;
 use crate::precision::{cast, product};
 
 /// A matrix of the model; blocks never learn. Cheap to clone: clones share it.
@@ -38,22 +39,6 @@ impl Weight {
         }
     }
 
-    /// Whether a gradient of it is wanted, which only tests do.
-    pub(crate) fn is_require_grad(&self) -> bool {
-        match self {
-            Self::Dense(weight) => weight.is_require_grad(),
-            Self::Blocks(_) => false,
-        }
-    }
-
-    /// The matrix, if it is one of those that learn.
-    pub(crate) fn learned(&self) -> Option<&Tensor<2>> {
-        match self {
-            Self::Dense(weight) if learns(weight) => Some(weight),
-            Self::Dense(_) | Self::Blocks(_) => None,
-        }
-    }
-
     /// The same matrix, for a forward pass that is to be differentiated.
     pub(crate) fn autodiff(&self) -> Self {
         match self {
@@ -71,10 +56,10 @@ impl Weight {
     }
 
     /// The matrix as the operations take it.
-    pub(crate) fn frozen(&self) -> FrozenMatrix {
+    pub(crate) fn on_dispatch(&self) -> WeightOn<Dispatch> {
         match self {
-            Self::Dense(weight) => FrozenMatrix::Dense(weight.clone().into_dispatch()),
-            Self::Blocks(blocks) => FrozenMatrix::Blocks(blocks.clone()),
+            Self::Dense(weight) => WeightOn::Dense(weight.clone().into_dispatch()),
+            Self::Blocks(blocks) => WeightOn::Blocks(blocks.clone()),
         }
     }
 

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BatchShape, CostModel};
-use crate::config::{Keep, Precision, Quantization, TargetModule};
+use crate::config::{Keep, Precision, Quantization, TargetModule, Tuning};
 
-/// Rows whose scores exist at once.
-const SCORED_AT_ONCE: u64 = 256;
+/// Rows whose scores exist at once, and under a head that learns.
+const SCORED_AT_ONCE: u64 = 64;
+const SCORED_AT_ONCE_LEARNING: u64 = 256;
 /// What a process holds before it loads anything, its threads and their scratch included.
 const PROCESS_BYTES: u64 = 64 << 20;
 
@@ -104,10 +105,11 @@ impl CostModel<'_> {
             // A matrix that learns keeps what it reads: both norms' results, the attention's and the activation's.
             return sources + 2 * d + shape.query_width + f;
         };
-        let attended = if self.adapts(TargetModule::OProj) && !self.drops() {
-            shape.query_width
-        } else {
-            0
+        let attended = match self.config.precision {
+            _ if self.drops() || !self.adapts(TargetModule::OProj) => 0,
+            Precision::F32 => shape.query_width,
+            // As the products read it, of half the bytes.
+            Precision::Bf16 => shape.query_width / 2,
         };
         let adapters = lora.target_modules.iter().map(|target| {
             let [columns_in, columns_out] = shape.matrix(*target);
@@ -126,14 +128,24 @@ impl CostModel<'_> {
 
     /// The scores of some rows, and the states of all supervised tokens with their gradients.
     fn head_work(&self, batch: &BatchShape) -> u64 {
-        let scores = batch.n_supervised.min(SCORED_AT_ONCE) * self.shape.vocabulary;
+        let at_once = match self.config.tuning {
+            Tuning::Full { train_embeddings } if train_embeddings || !self.shape.tied_head => {
+                SCORED_AT_ONCE_LEARNING
+            }
+            _ => SCORED_AT_ONCE,
+        };
+        let scores = batch.n_supervised.min(at_once) * self.shape.vocabulary;
         let compared = if self.config.care.kl_weight > 0.0 {
             2
         } else {
             1
         };
         let states = 3 * batch.n_supervised * self.shape.width;
-        4 * (compared * scores + states)
+        let narrowed = match self.config.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => 2 * scores,
+        };
+        4 * (compared * scores + states) + narrowed
     }
 
     /// A pass that keeps nothing: the widest moment of a layer, or the head's.
@@ -180,6 +192,17 @@ mod tests {
         assert_eq!(found.total() - found.to_come(), PROCESS_BYTES + 1120);
         let accumulated = memory(&json!({"lora": {"rank": 3}, "grad_accum": 2}));
         assert_eq!(accumulated.learned_bytes, 5 * 4 * 348);
+    }
+
+    #[test]
+    fn what_attention_gives_is_kept_as_narrow_as_products_read_it() {
+        let wide = memory(&json!({"lora": {"rank": 3}, "precision": "f32"}));
+        let narrow = memory(&json!({"lora": {"rank": 3}, "precision": "bf16"}));
+        // Four numbers of each token and layer.
+        assert_eq!(
+            wide.activation_bytes - narrow.activation_bytes,
+            5 * 2 * 4 * 2
+        );
     }
 
     #[test]

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Dispatch};
+use burn::backend::{Dispatch, Flex};
 use burn::tensor::Tensor;
 
-use super::graph::unary;
-use super::{FusedGradients, FusedOps, is_fused};
+use super::FusedOps;
+use super::composed::{Composed, is_plain};
+use super::graph::{OnGraph, unary};
 use crate::attention::RaggedAttention;
 
 pub(super) use kernel::{backward, forward};
@@ -25,27 +26,28 @@ pub(super) use kernel::{backward, forward};
 /// # Shapes
 /// `qkv`: `[n, (h + 2g)·e]`; returns `[n, h·e]`.
 pub(crate) fn attention(qkv: Tensor<2>, plan: &Arc<RaggedAttention>) -> Tensor<2> {
-    if is_fused(&qkv) {
-        Tensor::from_dispatch(Dispatch::ragged_attention(
-            qkv.into_dispatch(),
-            plan.clone(),
-        ))
-    } else {
-        plan.plain(&qkv)
+    if is_plain(&qkv) {
+        return plan.plain(&qkv);
     }
+    let plan = plan.clone();
+    Tensor::from_dispatch(Dispatch::attention(qkv.into_dispatch(), plan))
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    qkv: FloatTensor<Autodiff<B, C>>,
+pub(super) fn composed<B: Composed>(qkv: FloatTensor<B>, plan: &RaggedAttention) -> FloatTensor<B> {
+    B::primitive(plan.plain(&B::tensor(qkv)))
+}
+
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    qkv: OnGraph,
     plan: Arc<RaggedAttention>,
-) -> FloatTensor<Autodiff<B, C>> {
-    unary::<B, C, _>(
+) -> OnGraph {
+    unary::<Flex, C, _>(
         qkv,
         |qkv, tracked| {
-            let kept = tracked.keep(|| (qkv.clone(), plan.clone()));
-            (B::ragged_attention(qkv, plan), kept)
+            let out = forward(&qkv, &plan);
+            (out, tracked.keep(|| (qkv, plan)))
         },
-        |(qkv, plan), gradient| B::ragged_attention_backward(qkv, plan, gradient),
+        |(qkv, plan), gradient| backward(&qkv, &plan, &gradient),
     )
 }
 

@@ -14,16 +14,25 @@ use burn::backend::{Autodiff, Dispatch, Flex};
 use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
+use super::composed::{Composed, is_plain};
 use super::cpu::vector::{exp, max, sum, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
-use super::graph::unary;
-use super::{Frozen, FusedGradients, FusedOps, is_fused, learned};
+use super::graph::{OnGraph, unary};
+use super::weight::Role;
+use super::{FusedOps, WeightOn, learned};
 use crate::precision::cast;
+use crate::profile::{Part, measure};
 use crate::weight::Weight;
 
-/// Rows whose scores exist at once.
-pub(super) const ROWS: usize = 256;
+/// Rows whose scores exist at once, at most: no more than take what a layer's gradients take afterwards.
+const ROWS: usize = 64;
+
+/// Of `n` rows, how many to score at once: about as many each time. A row that is left alone would get a single row's
+/// kernel, and its loss would depend on how many others there are.
+pub(super) fn rows_at_once(n: usize) -> usize {
+    n.div_ceil(n.div_ceil(ROWS).max(1)).max(1)
+}
 
 /// How well the head predicts each row's target: in the first column its negative log-likelihood in nats, in the second
 /// 1 if no other token scores higher and 0 otherwise. Only the first has a gradient.
@@ -31,17 +40,11 @@ pub(super) const ROWS: usize = 256;
 /// # Shapes
 /// `hidden`: `[n, d]`, `head`: `[v, d]`, `targets`: n token ids below v; returns `[n, 2]`.
 pub(crate) fn cross_entropy(hidden: Tensor<2>, head: &Weight, targets: &Arc<[u32]>) -> Tensor<2> {
-    if !is_fused(&hidden) {
+    if is_plain(&hidden) {
         return plain(hidden, head, targets);
     }
-    if let Some(head) = head.learned() {
-        return learned::cross_entropy(hidden, head, targets);
-    }
-    Tensor::from_dispatch(Dispatch::cross_entropy(
-        hidden.into_dispatch(),
-        head.frozen(),
-        targets.clone(),
-    ))
+    let (hidden, head) = (hidden.into_dispatch(), head.on_dispatch());
+    Tensor::from_dispatch(Dispatch::cross_entropy(hidden, head, targets.clone()))
 }
 
 /// The definition.
@@ -55,14 +58,22 @@ fn plain(hidden: Tensor<2>, head: &Weight, targets: &[u32]) -> Tensor<2> {
     Tensor::cat(vec![nll, is_best.detach()], 1)
 }
 
-pub(super) fn forward(hidden: &FlexTensor, head: &Frozen<Flex>, targets: &[u32]) -> FlexTensor {
-    chunked(hidden, head, targets, |_, _| {})
+pub(super) fn composed<B: Composed>(
+    hidden: FloatTensor<B>,
+    head: WeightOn<B>,
+    targets: &[u32],
+) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(hidden), &head.weight(), targets))
+}
+
+pub(super) fn forward(hidden: &FlexTensor, head: &WeightOn<Flex>, targets: &[u32]) -> FlexTensor {
+    measure(Part::Head, || chunked(hidden, head, targets, |_, _| {}))
 }
 
 /// As [`forward`], with the gradient of the hidden states for a gradient of 1 of each row's loss. `[n, d]`
-pub(super) fn forward_with_gradient(
+fn forward_with_gradient(
     hidden: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
     targets: &[u32],
 ) -> (FlexTensor, FlexTensor) {
     let [n, d] = dims(hidden);
@@ -85,14 +96,16 @@ pub(super) fn forward_with_gradient(
 /// `use_scores` may do with each chunk's scores what it wants.
 fn chunked(
     hidden: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
     targets: &[u32],
     mut use_scores: impl FnMut(&mut Vec<f32>, &[u32]),
 ) -> FlexTensor {
     let hidden = hidden.to_contiguous();
     let ([n, d], [v, _]) = (dims(&hidden), head.dims());
     let mut out = Vec::with_capacity(2 * n);
-    for (chunk, targets) in values(&hidden).chunks(ROWS * d).zip(targets.chunks(ROWS)) {
+    let at_once = rows_at_once(n);
+    let chunks = values(&hidden).chunks(at_once * d);
+    for (chunk, targets) in chunks.zip(targets.chunks(at_once)) {
         let chunk = tensor(chunk.to_vec(), [targets.len(), d]);
         let (mut scores, _) = times_weight_transposed(&chunk, head);
         let rows: Vec<[f32; 2]> = scores
@@ -111,7 +124,7 @@ fn chunked(
 }
 
 /// The gradient of the hidden states, each row scaled by its loss's gradient.
-pub(super) fn backward(d_hidden: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+fn backward(d_hidden: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let [n, d] = dims(d_hidden);
     let gradient = gradient.to_contiguous();
     let mut out = values(d_hidden).to_vec();
@@ -156,28 +169,35 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    hidden: FloatTensor<Autodiff<B, C>>,
-    head: Frozen<Autodiff<B, C>>,
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    hidden: OnGraph,
+    head: WeightOn<Autodiff<Flex, C>>,
     targets: Arc<[u32]>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let head = head.inner();
-    unary::<B, C, _>(
+) -> OnGraph {
+    let head = match head.role() {
+        Role::Learned(head) => {
+            return learned::cross_entropy::differentiated::<C>(hidden, head, targets);
+        }
+        Role::Frozen(head) => head,
+    };
+    unary::<Flex, C, _>(
         hidden,
         |hidden, tracked| {
-            let both = tracked.keep(|| B::cross_entropy_with_gradient(&hidden, &head, &targets));
-            match both {
+            let with_gradient = || forward_with_gradient(&hidden, &head, &targets);
+            match tracked.keep(|| measure(Part::Head, with_gradient)) {
                 Some((out, d_hidden)) => (out, Some(d_hidden)),
-                None => (B::cross_entropy(hidden, head, targets), None),
+                None => (forward(&hidden, &head, &targets), None),
             }
         },
-        B::cross_entropy_backward,
+        |d_hidden, gradient| backward(&d_hidden, &gradient),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, agree_within, random};
+    use std::ops::Range;
+
+    use super::super::testing::{agree, agree_within, numbers, random};
     use super::*;
     use crate::blocks::testing::every_kind;
 
@@ -193,6 +213,24 @@ mod tests {
                 |[x]| cross_entropy(x, &head, &targets),
                 |[x]| plain(x, &head, &targets),
             );
+        }
+    }
+
+    #[test]
+    fn a_rows_loss_does_not_depend_on_the_others() {
+        let [n, d, v] = [2 * ROWS + 1, 48, 130];
+        let head = random::<2>("head", [v, d]).mul_scalar(3.0);
+        let narrow = head.clone().cast(burn::tensor::FloatDType::BF16);
+        let hidden = random::<2>("hidden", [n, d]);
+        for head in [head, narrow].map(Weight::Dense) {
+            let losses = |rows: Range<usize>| {
+                let target = |row| u32::try_from(row % v).unwrap();
+                let targets: Arc<[u32]> = rows.clone().map(target).collect();
+                let hidden = hidden.clone().narrow(0, rows.start, rows.len());
+                numbers(cross_entropy(hidden, &head, &targets))
+            };
+            let apart = [losses(0..50), losses(50..n)].concat();
+            assert_eq!(losses(0..n), apart);
         }
     }
 

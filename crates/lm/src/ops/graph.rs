@@ -6,7 +6,10 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend};
+use burn::backend::{Autodiff, Backend, Flex};
+
+/// A tensor of the CPU whose operations are recorded.
+pub(super) type OnGraph = FloatTensor<Autodiff<Flex>>;
 
 /// From what the forward pass kept and the gradient of its result to the gradient of its input.
 type BackwardPass<B, S> = fn(S, FloatTensor<B>) -> FloatTensor<B>;

@@ -6,17 +6,19 @@
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Dispatch, Flex};
 use burn::tensor::{DType, Tensor, activation};
 use rayon::prelude::*;
 
+use super::composed::{Composed, is_plain};
 use super::cpu::vector::{exp, max, vectorized};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor, values};
-use super::cross_entropy::{ROWS, softmax};
-use super::graph::unary;
-use super::{Frozen, is_fused};
+use super::cross_entropy::{rows_at_once, softmax};
+use super::graph::{OnGraph, unary};
+use super::{FusedOps, WeightOn};
 use crate::precision::cast;
 use crate::profile::{Part, measure};
 use crate::weight::Weight;
@@ -27,13 +29,14 @@ use crate::weight::Weight;
 /// # Shapes
 /// `hidden`, `reference`: `[n, d]`, `head`: `[v, d]`; returns `[n, 1]`.
 pub(crate) fn kl_divergence(hidden: Tensor<2>, reference: Tensor<2>, head: &Weight) -> Tensor<2> {
-    if !is_fused(&hidden) || head.learned().is_some() {
+    if is_plain(&hidden) {
         return plain(hidden, reference, head);
     }
+    let (hidden, reference) = (hidden.into_dispatch(), reference.into_dispatch());
     Tensor::from_dispatch(Dispatch::kl_divergence(
-        hidden.into_dispatch(),
-        reference.into_dispatch(),
-        head.frozen(),
+        hidden,
+        reference,
+        head.on_dispatch(),
     ))
 }
 
@@ -44,76 +47,51 @@ fn plain(hidden: Tensor<2>, reference: Tensor<2>, head: &Weight) -> Tensor<2> {
     (log_p.clone().exp() * (log_p - log_q)).sum_dim(1)
 }
 
-/// See [`kl_divergence`].
-#[backend_extension(Flex, Autodiff)]
-pub(crate) trait DivergenceOps: Backend {
-    fn kl_divergence(
-        hidden: FloatTensor<Self>,
-        reference: FloatTensor<Self>,
-        #[extension_type] head: Frozen<Self>,
-    ) -> FloatTensor<Self>;
+pub(super) fn composed<B: Composed>(
+    hidden: FloatTensor<B>,
+    reference: FloatTensor<B>,
+    head: WeightOn<B>,
+) -> FloatTensor<B> {
+    let (hidden, reference) = (B::tensor(hidden), B::tensor(reference));
+    B::primitive(plain(hidden, reference, &head.weight()))
 }
 
-/// What the backward pass is made of.
-pub(crate) trait DivergenceGradients: Backend {
-    /// The result, and the gradient of `hidden` for a gradient of 1.
-    fn kl_divergence_with_gradient(
-        hidden: &FloatTensor<Self>,
-        reference: &FloatTensor<Self>,
-        head: &Frozen<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+pub(super) fn forward(
+    hidden: &FlexTensor,
+    reference: &FlexTensor,
+    head: &WeightOn<Flex>,
+) -> FlexTensor {
+    measure(Part::Head, || {
+        chunked(hidden, reference, head, |_, _, _| {})
+    })
 }
 
-impl DivergenceOps for Flex {
-    fn kl_divergence(hidden: FlexTensor, reference: FlexTensor, head: Frozen<Self>) -> FlexTensor {
-        measure(Part::Head, || {
-            chunked(&hidden, &reference, &head, |_, _, _| {})
-        })
-    }
-}
-
-impl DivergenceGradients for Flex {
-    fn kl_divergence_with_gradient(
-        hidden: &FlexTensor,
-        reference: &FlexTensor,
-        head: &Frozen<Self>,
-    ) -> (FlexTensor, FlexTensor) {
-        measure(Part::Head, || {
-            forward_with_gradient(hidden, reference, head)
-        })
-    }
-}
-
-impl<B: DivergenceOps + DivergenceGradients, C: CheckpointStrategy> DivergenceOps
-    for Autodiff<B, C>
-{
-    fn kl_divergence(
-        hidden: FloatTensor<Self>,
-        reference: FloatTensor<Self>,
-        head: Frozen<Self>,
-    ) -> FloatTensor<Self> {
-        let (reference, head) = (reference.into_primitive(), head.inner());
-        unary::<B, C, _>(
-            hidden,
-            |hidden, tracked| {
-                let both =
-                    tracked.keep(|| B::kl_divergence_with_gradient(&hidden, &reference, &head));
-                match both {
-                    Some((out, d_hidden)) => (out, Some(d_hidden)),
-                    None => (B::kl_divergence(hidden, reference, head), None),
-                }
-            },
-            // `[n, d]` times `[n, 1]`.
-            B::float_mul,
-        )
-    }
+/// Over a head that does not learn.
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    hidden: OnGraph,
+    reference: OnGraph,
+    head: WeightOn<Autodiff<Flex, C>>,
+) -> OnGraph {
+    let (reference, head) = (reference.into_primitive(), head.inner());
+    unary::<Flex, C, _>(
+        hidden,
+        |hidden, tracked| {
+            let with_gradient = || forward_with_gradient(&hidden, &reference, &head);
+            match tracked.keep(|| measure(Part::Head, with_gradient)) {
+                Some((out, d_hidden)) => (out, Some(d_hidden)),
+                None => (forward(&hidden, &reference, &head), None),
+            }
+        },
+        // `[n, d]` times `[n, 1]`.
+        Flex::float_mul,
+    )
 }
 
 /// With logits z, `dKL/dz = q − p`.
 fn forward_with_gradient(
     hidden: &FlexTensor,
     reference: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
 ) -> (FlexTensor, FlexTensor) {
     let ([n, d], [v, _]) = (dims(hidden), head.dims());
     let mut d_hidden = Vec::with_capacity(n * d);
@@ -131,7 +109,7 @@ fn forward_with_gradient(
 fn chunked(
     hidden: &FlexTensor,
     reference: &FlexTensor,
-    head: &Frozen<Flex>,
+    head: &WeightOn<Flex>,
     mut use_scores: impl FnMut(&mut Vec<f32>, &mut Vec<f32>, usize),
 ) -> FlexTensor {
     let (hidden, reference) = (hidden.to_contiguous(), reference.to_contiguous());
@@ -141,8 +119,9 @@ fn chunked(
         times_weight_transposed(&rows, head).0
     };
     let mut out = Vec::with_capacity(n);
-    let chunks = values(&hidden).chunks(ROWS * d);
-    for (now, before) in chunks.zip(values(&reference).chunks(ROWS * d)) {
+    let at_once = rows_at_once(n) * d;
+    let chunks = values(&hidden).chunks(at_once);
+    for (now, before) in chunks.zip(values(&reference).chunks(at_once)) {
         let (mut q, mut p) = (scores(now), scores(before));
         let rows = q.par_chunks(v).zip(p.par_chunks(v));
         let rows: Vec<f32> = rows
@@ -198,7 +177,7 @@ vectorized! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, random};
+    use super::super::testing::{agree, close, numbers, plainly, random};
     use super::*;
 
     #[test]
@@ -212,6 +191,19 @@ mod tests {
                 |[x]| plain(x, reference.clone(), &head),
             );
         }
+    }
+
+    #[test]
+    fn a_head_that_learns_has_a_gradient() {
+        let [n, d, v] = [7, 16, 130];
+        let (hidden, reference) = (random::<2>("hidden", [n, d]), random("reference", [n, d]));
+        let gradient = || {
+            let head = random::<2>("head", [v, d]).autodiff().require_grad();
+            let (hidden, reference) = (hidden.clone().autodiff(), reference.clone().autodiff());
+            let kl = kl_divergence(hidden, reference, &Weight::Dense(head.clone()));
+            numbers(head.grad(&kl.sum().backward()).unwrap())
+        };
+        close("the head's", 1e-6, &gradient(), &plainly(gradient));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch, Flex};
 use burn::tensor::Tensor;
 
+use super::composed::{Composed, is_plain};
 use super::cpu::weight::{times_weight, times_weight_transposed};
 use super::cpu::{dims, tensor};
-use super::graph::unary;
-use super::{Frozen, FusedGradients, FusedOps, is_fused, learned};
+use super::graph::{OnGraph, unary};
+use super::weight::Role;
+use super::{FusedOps, WeightOn, learned};
 use crate::weight::Weight;
 
 /// `x·Wᵀ` without copying W.
@@ -17,13 +19,10 @@ use crate::weight::Weight;
 /// # Shapes
 /// `x`: `[n, d]`, `weight`: `[o, d]`; returns `[n, o]`.
 pub(crate) fn linear(x: Tensor<2>, weight: &Weight) -> Tensor<2> {
-    if !is_fused(&x) {
+    if is_plain(&x) {
         return plain(x, weight);
     }
-    if let Some(weight) = weight.learned() {
-        return learned::linear(x, weight);
-    }
-    Tensor::from_dispatch(Dispatch::frozen_linear(x.into_dispatch(), weight.frozen()))
+    Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.on_dispatch()))
 }
 
 /// The definition.
@@ -31,31 +30,38 @@ fn plain(x: Tensor<2>, weight: &Weight) -> Tensor<2> {
     weight.product(x)
 }
 
-pub(super) fn forward(x: &FlexTensor, weight: &Frozen<Flex>) -> FlexTensor {
+pub(super) fn composed<B: Composed>(x: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(x), &weight.weight()))
+}
+
+pub(super) fn forward(x: &FlexTensor, weight: &WeightOn<Flex>) -> FlexTensor {
     let x = x.to_contiguous();
     let [n, _] = dims(&x);
     let (y, o) = times_weight_transposed(&x, weight);
     tensor(y, [n, o])
 }
 
-pub(super) fn backward(weight: &Frozen<Flex>, gradient: &FlexTensor) -> FlexTensor {
+pub(super) fn backward(weight: &WeightOn<Flex>, gradient: &FlexTensor) -> FlexTensor {
     let gradient = gradient.to_contiguous();
     let ([n, _], [_, d]) = (dims(&gradient), weight.dims());
     tensor(times_weight(&gradient, weight), [n, d])
 }
 
-pub(super) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    weight: Frozen<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let weight = weight.inner();
-    unary::<B, C, _>(
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    x: OnGraph,
+    weight: WeightOn<Autodiff<Flex, C>>,
+) -> OnGraph {
+    let weight = match weight.role() {
+        Role::Learned(weight) => return learned::linear::differentiated::<C>(x, weight),
+        Role::Frozen(weight) => weight,
+    };
+    unary::<Flex, C, _>(
         x,
         |x, tracked| {
-            let kept = tracked.keep(|| weight.clone());
-            (B::frozen_linear(x, weight), kept)
+            let y = forward(&x, &weight);
+            (y, tracked.keep(|| weight))
         },
-        B::frozen_linear_backward,
+        |weight, gradient| backward(&weight, &gradient),
     )
 }
 

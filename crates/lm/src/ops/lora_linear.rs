@@ -8,46 +8,74 @@ mod kernel;
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch};
+use burn::backend::{Backend, Dispatch, ExtensionType, Flex};
 use burn::tensor::Tensor;
 
-use super::{Frozen, FusedOps, is_fused, rms_norm, swiglu};
+use super::composed::{Composed, is_plain};
+use super::{FusedOps, WeightOn, rms_norm, swiglu};
 use crate::columns::add_to_columns;
 use crate::precision::cast;
 use crate::weight::Weight;
 
 pub(super) use graph::differentiated;
-pub(super) use kernel::{backward, forward};
+pub(super) use kernel::forward;
 
 /// What a linear layer reads, and how it is made: of what has to be kept for the backward pass, the source takes the least
 /// memory, and the rest is soon made again.
-#[derive(Debug, Clone)]
-pub(crate) enum Source<T, W = T, E = f32> {
+#[derive(Debug, Clone, ExtensionType)]
+pub(crate) enum Source<B: Backend> {
     /// It reads the source itself.
-    Given(T),
+    Given(FloatTensor<B>),
     /// The source, normalised.
-    Normed { x: T, weight: W, epsilon: E },
+    Normed {
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        epsilon: f32,
+    },
     /// The source's halves through [`swiglu`].
-    Gated(T),
+    Gated(FloatTensor<B>),
 }
 
 /// A layer's source among the model's tensors.
-pub(crate) type Input = Source<Tensor<2>, Tensor<1>, f64>;
+pub(crate) type Input = Source<Dispatch>;
 
 impl Input {
-    /// What the layer reads.
-    pub(crate) fn value(self) -> Tensor<2> {
-        match self {
-            Self::Given(x) => x,
-            Self::Normed { x, weight, epsilon } => rms_norm(x, &weight, epsilon),
-            Self::Gated(gate_up) => swiglu(gate_up),
+    pub(crate) fn given(x: Tensor<2>) -> Self {
+        Self::Given(x.into_dispatch())
+    }
+
+    /// As [`rms_norm`].
+    pub(crate) fn normed(x: Tensor<2>, weight: &Tensor<1>, epsilon: f32) -> Self {
+        Self::Normed {
+            x: x.into_dispatch(),
+            weight: weight.clone().into_dispatch(),
+            epsilon,
         }
     }
 
-    fn source(&self) -> &Tensor<2> {
+    /// As [`swiglu`].
+    pub(crate) fn gated(gate_up: Tensor<2>) -> Self {
+        Self::Gated(gate_up.into_dispatch())
+    }
+}
+
+impl<B: Composed> Source<B> {
+    /// What the layer reads.
+    pub(crate) fn value(self) -> Tensor<2> {
         match self {
-            Self::Given(x) | Self::Normed { x, .. } | Self::Gated(x) => x,
+            Self::Given(x) => B::tensor(x),
+            Self::Normed { x, weight, epsilon } => {
+                rms_norm(B::tensor(x), &B::tensor(weight), epsilon)
+            }
+            Self::Gated(gate_up) => swiglu(B::tensor(gate_up)),
+        }
+    }
+
+    fn source(&self) -> Tensor<2> {
+        match self {
+            Self::Given(x) | Self::Normed { x, .. } | Self::Gated(x) => B::tensor(x.clone()),
         }
     }
 }
@@ -104,31 +132,21 @@ pub(crate) fn lora_linear(
     b: Tensor<1>,
     plan: Arc<LoraPlan>,
 ) -> Tensor<2> {
-    if !is_fused(input.source()) || weight.is_require_grad() {
-        return plain(input, weight, a, &b, &plan);
+    if is_plain(&input.source()) {
+        return plain(input.value(), weight, a, &b, &plan);
     }
-    let weight = weight.frozen();
     let (a, b) = (a.into_dispatch(), b.into_dispatch());
-    Tensor::from_dispatch(match input {
-        Source::Given(x) => Dispatch::lora_linear(x.into_dispatch(), weight, a, b, plan),
-        Source::Normed {
-            x,
-            weight: norm,
-            epsilon,
-        } => {
-            let (x, norm) = (x.into_dispatch(), norm.into_dispatch());
-            #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
-            Dispatch::normed_lora_linear(x, norm, epsilon as f32, weight, a, b, plan)
-        }
-        Source::Gated(gate_up) => {
-            Dispatch::gated_lora_linear(gate_up.into_dispatch(), weight, a, b, plan)
-        }
-    })
+    Tensor::from_dispatch(Dispatch::lora_linear(
+        input,
+        weight.on_dispatch(),
+        a,
+        b,
+        plan,
+    ))
 }
 
 /// The definition.
-fn plain(input: Input, weight: &Weight, a: Tensor<2>, b: &Tensor<1>, plan: &LoraPlan) -> Tensor<2> {
-    let x = input.value();
+fn plain(x: Tensor<2>, weight: &Weight, a: Tensor<2>, b: &Tensor<1>, plan: &LoraPlan) -> Tensor<2> {
     let (a, b) = (cast(a, x.dtype()), cast(b.clone(), x.dtype()));
     let y = weight.product(x.clone());
     let u = x.matmul(a).mul_scalar(plan.scale);
@@ -141,15 +159,25 @@ fn plain(input: Input, weight: &Weight, a: Tensor<2>, b: &Tensor<1>, plan: &Lora
     add_to_columns(&y, added)
 }
 
+pub(super) fn composed<B: Composed>(
+    source: Source<B>,
+    weight: WeightOn<B>,
+    [a, b]: [FloatTensor<B>; 2],
+    plan: &LoraPlan,
+) -> FloatTensor<B> {
+    let (a, b) = (B::tensor(a), B::tensor(b));
+    B::primitive(plain(source.value(), &weight.weight(), a, &b, plan))
+}
+
 /// What the backward pass needs of the forward one.
 #[derive(Debug, Clone)]
-pub(crate) struct LoraState<B: Backend> {
-    source: Source<FloatTensor<B>>,
-    weight: Frozen<B>,
-    a: FloatTensor<B>,
-    b: FloatTensor<B>,
+struct LoraState {
+    source: Source<Flex>,
+    weight: WeightOn<Flex>,
+    a: FlexTensor,
+    b: FlexTensor,
     /// `scale · x·A`
-    u: FloatTensor<B>,
+    u: FlexTensor,
     plan: Arc<LoraPlan>,
 }
 
@@ -190,13 +218,9 @@ mod tests {
                 .sum();
             let norm = random::<1>("norm", [d]).autodiff();
             let sources: [(usize, &(dyn Fn(Tensor<2>) -> Input + Sync)); 3] = [
-                (d, &Source::Given),
-                (d, &|x| {
-                    let weight = norm.clone();
-                    let epsilon = 1e-5;
-                    Source::Normed { x, weight, epsilon }
-                }),
-                (2 * d, &Source::Gated),
+                (d, &Input::given),
+                (d, &|x| Input::normed(x, &norm, 1e-5)),
+                (2 * d, &Input::gated),
             ];
             for (width, input) in sources {
                 let x = random::<2>("x", [n, width]);
@@ -204,7 +228,7 @@ mod tests {
                 agree(
                     [x, random("a", [d, r]), random_line("b", n_b)],
                     |[x, a, b]| lora_linear(input(x), &weight, a, line(b), plan.clone()),
-                    |[x, a, b]| plain(input(x), &weight, a, &line(b), &plan),
+                    |[x, a, b]| plain(input(x).value(), &weight, a, &line(b), &plan),
                 );
             }
         }
@@ -234,9 +258,9 @@ mod tests {
                 ],
                 |[x, a, b]| {
                     let b = b.flatten::<1>(0, 1);
-                    lora_linear(Source::Given(x), &weight, a, b, plan.clone())
+                    lora_linear(Input::given(x), &weight, a, b, plan.clone())
                 },
-                |[x, a, b]| plain(Source::Given(x), &weight, a, &b.flatten::<1>(0, 1), &plan),
+                |[x, a, b]| plain(x, &weight, a, &b.flatten::<1>(0, 1), &plan),
             );
         }
     }
@@ -265,9 +289,9 @@ mod tests {
                     ],
                     |[x, a, b]| {
                         let b = b.flatten::<1>(0, 1);
-                        lora_linear(Source::Given(x), &weight, a, b, plan.clone())
+                        lora_linear(Input::given(x), &weight, a, b, plan.clone())
                     },
-                    |[x, a, b]| plain(Source::Given(x), &weight, a, &b.flatten::<1>(0, 1), &plan),
+                    |[x, a, b]| plain(x, &weight, a, &b.flatten::<1>(0, 1), &plan),
                 );
             }
         }

@@ -6,45 +6,45 @@ pub(super) mod cube;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Dispatch};
+use burn::backend::{Dispatch, Flex};
 use burn::tensor::Tensor;
 
+use super::composed::{Composed, is_plain};
 use super::cpu::vector::{dot, vectorized};
-use super::cpu::{rows, tensor, values};
-use super::graph::unary;
-use super::row_ops::{RowGradients, RowOps};
-use super::{has_row_ops, is_fused, learned};
+use super::cpu::{dims, rows, tensor, values};
+use super::graph::{OnGraph, unary};
+use super::weight::learns;
+use super::{FusedOps, learned};
 use crate::precision::widened;
 use crate::profile::{Part, measure};
 
-/// `x / √(mean(x²) + ε) · weight` over the last dimension.
+/// `x / √(mean(x²) + ε) · weight` over each row.
 ///
 /// # Shapes
-/// `x`: `[..., width]`, and the same out; `weight`: `[width]`.
-pub(crate) fn rms_norm<const D: usize>(
-    x: Tensor<D>,
-    weight: &Tensor<1>,
-    epsilon: f64,
-) -> Tensor<D> {
-    if !has_row_ops(&x) || (learned::learns(weight) && !is_fused(&x)) {
+/// `x`: `[n, width]`, and the same out; `weight`: `[width]`.
+pub(crate) fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f32) -> Tensor<2> {
+    if is_plain(&x) {
         return plain(x, weight, epsilon);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
-    let epsilon = epsilon as f32;
-    if learned::learns(weight) {
-        return learned::rms_norm(x, weight, epsilon);
     }
     let (x, weight) = (x.into_dispatch(), weight.clone().into_dispatch());
     Tensor::from_dispatch(Dispatch::rms_norm(x, weight, epsilon))
 }
 
 /// The definition.
-fn plain<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f64) -> Tensor<D> {
+fn plain(x: Tensor<2>, weight: &Tensor<1>, epsilon: f32) -> Tensor<2> {
     widened(x, |x| {
-        let mean_square = x.clone().square().mean_dim(D - 1);
+        let mean_square = x.clone().square().mean_dim(1);
         let rms = mean_square.add_scalar(epsilon).sqrt();
         x / rms * weight.clone().unsqueeze()
     })
+}
+
+pub(super) fn composed<B: Composed>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    epsilon: f32,
+) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(x), &B::tensor(weight), epsilon))
 }
 
 pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> FlexTensor {
@@ -57,7 +57,7 @@ pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> Flex
             forward_rows(x, w, epsilon, out);
         })
     });
-    like(&x, out)
+    tensor(out, dims(&x))
 }
 
 pub(super) fn backward(
@@ -79,12 +79,7 @@ pub(super) fn backward(
             backward_rows(&from[part.clone()], w, epsilon, &dy[part], out);
         })
     });
-    like(&x, out)
-}
-
-fn like(x: &FlexTensor, values: Vec<f32>) -> FlexTensor {
-    let shape = x.layout().shape().clone();
-    tensor(values, [shape.num_elements()]).reshape(shape)
+    tensor(out, dims(&x))
 }
 
 #[inline(always)]
@@ -122,19 +117,22 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: RowOps + RowGradients, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    weight: FloatTensor<Autodiff<B, C>>,
+pub(super) fn differentiated<C: CheckpointStrategy>(
+    x: OnGraph,
+    weight: OnGraph,
     epsilon: f32,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> OnGraph {
+    if learns(&weight) {
+        return learned::rms_norm::differentiated::<C>(x, weight, epsilon);
+    }
     let weight = weight.into_primitive();
-    unary::<B, C, _>(
+    unary::<Flex, C, _>(
         x,
         |x, tracked| {
-            let kept = tracked.keep(|| (x.clone(), weight.clone(), epsilon));
-            (B::rms_norm(x, weight, epsilon), kept)
+            let out = forward(&x, &weight, epsilon);
+            (out, tracked.keep(|| (x, weight, epsilon)))
         },
-        |(x, weight, epsilon), gradient| B::rms_norm_backward(x, weight, epsilon, gradient),
+        |(x, weight, epsilon), gradient| backward(&x, &weight, epsilon, &gradient),
     )
 }
 

@@ -8,14 +8,14 @@ pub(super) mod cube;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Dispatch};
+use burn::backend::{Dispatch, Flex};
 use burn::tensor::{Tensor, activation};
 
+use super::FusedOps;
+use super::composed::{Composed, is_plain};
 use super::cpu::vector::{exp, vectorized};
 use super::cpu::{dims, rows, tensor, values};
-use super::graph::unary;
-use super::has_row_ops;
-use super::row_ops::{RowGradients, RowOps};
+use super::graph::{OnGraph, unary};
 use crate::precision::widened;
 use crate::profile::{Part, measure};
 
@@ -24,11 +24,10 @@ use crate::profile::{Part, measure};
 /// # Shapes
 /// `gate_up`: `[n, 2f]`; returns `[n, f]`.
 pub(crate) fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
-    if has_row_ops(&gate_up) {
-        Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch()))
-    } else {
-        plain(gate_up)
+    if is_plain(&gate_up) {
+        return plain(gate_up);
     }
+    Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch()))
 }
 
 /// The definition.
@@ -39,6 +38,10 @@ fn plain(gate_up: Tensor<2>) -> Tensor<2> {
         let up = gate_up.narrow(1, width, width);
         activation::silu(gate) * up
     })
+}
+
+pub(super) fn composed<B: Composed>(gate_up: FloatTensor<B>) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(gate_up)))
 }
 
 pub(super) fn forward(gate_up: &FlexTensor) -> FlexTensor {
@@ -94,16 +97,14 @@ vectorized! {
     }
 }
 
-pub(super) fn differentiated<B: RowOps + RowGradients, C: CheckpointStrategy>(
-    gate_up: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    unary::<B, C, _>(
+pub(super) fn differentiated<C: CheckpointStrategy>(gate_up: OnGraph) -> OnGraph {
+    unary::<Flex, C, _>(
         gate_up,
         |gate_up, tracked| {
-            let kept = tracked.keep(|| gate_up.clone());
-            (B::swiglu(gate_up), kept)
+            let out = forward(&gate_up);
+            (out, tracked.keep(|| gate_up))
         },
-        B::swiglu_backward,
+        |gate_up, gradient| backward(&gate_up, &gradient),
     )
 }
 

@@ -138,9 +138,11 @@ impl Loader<'_> {
 
     fn norm(&mut self, name: &str, width: usize) -> Result<RmsNorm, LoadError> {
         let weight = self.values(name, &[width])?;
+        #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
+        let epsilon = self.config.rms_norm_eps as f32;
         Ok(RmsNorm {
             weight: self.line(weight),
-            epsilon: self.config.rms_norm_eps,
+            epsilon,
         })
     }
 

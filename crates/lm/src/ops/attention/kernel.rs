@@ -7,6 +7,7 @@ use crate::attention::{Heads, RaggedAttention};
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::vector::{dot, exp, max, sum, vectorized};
 use crate::ops::cpu::{rows, tensor, values};
+use crate::profile::{Part, measure};
 use crate::rope::Rotation;
 
 /// Queries whose scores exist at once.
@@ -22,6 +23,18 @@ struct Task {
 }
 
 pub(in crate::ops) fn forward(qkv: &FlexTensor, plan: &RaggedAttention) -> FlexTensor {
+    measure(Part::Attention, || attended(qkv, plan))
+}
+
+pub(in crate::ops) fn backward(
+    qkv: &FlexTensor,
+    plan: &RaggedAttention,
+    gradient: &FlexTensor,
+) -> FlexTensor {
+    measure(Part::Attention, || gradients(qkv, plan, gradient))
+}
+
+fn attended(qkv: &FlexTensor, plan: &RaggedAttention) -> FlexTensor {
     let qkv = qkv.to_contiguous();
     let qkv = values(&qkv);
     let (heads, tasks) = (plan.heads(), tasks(plan));
@@ -43,11 +56,7 @@ pub(in crate::ops) fn forward(qkv: &FlexTensor, plan: &RaggedAttention) -> FlexT
     tensor(out, [places.len(), width])
 }
 
-pub(in crate::ops) fn backward(
-    qkv: &FlexTensor,
-    plan: &RaggedAttention,
-    gradient: &FlexTensor,
-) -> FlexTensor {
+fn gradients(qkv: &FlexTensor, plan: &RaggedAttention, gradient: &FlexTensor) -> FlexTensor {
     let (qkv, gradient) = (qkv.to_contiguous(), gradient.to_contiguous());
     let (qkv, gradient) = (values(&qkv), values(&gradient));
     let (heads, tasks) = (plan.heads(), tasks(plan));

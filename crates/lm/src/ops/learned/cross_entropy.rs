@@ -6,6 +6,10 @@
 //!
 //! Legend: n supervised tokens, d model width, v vocabulary.
 
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -13,12 +17,35 @@ use super::Both;
 use crate::ops::cpu::matmul::{Into, Matrix, MatrixMut, matmul};
 use crate::ops::cpu::weight::{times_weight, times_weight_transposed};
 use crate::ops::cpu::{dims, tensor, values};
-use crate::ops::cross_entropy::{ROWS, softmax};
+use crate::ops::cross_entropy::{self, softmax};
+use crate::ops::graph::{OnGraph, binary};
+use crate::profile::{Part, measure};
 
+/// Rows whose scores exist at once. The head's gradient is a sum over all rows, made so many at a time.
+const ROWS: usize = 256;
 /// Tokens whose rows of the head's gradient a task makes.
 const TOKENS: usize = 512;
 
-pub(super) fn backward(
+pub(in crate::ops) fn differentiated<C: CheckpointStrategy>(
+    hidden: OnGraph,
+    head: OnGraph,
+    targets: Arc<[u32]>,
+) -> OnGraph {
+    binary::<Flex, C, _>(
+        [hidden, head],
+        |[hidden, head]| {
+            let out = cross_entropy::forward(&hidden, &head.clone().into(), &targets);
+            (out, ([hidden, head], targets))
+        },
+        |(inputs, targets), gradient, wanted| {
+            measure(Part::Head, || {
+                backward(&inputs, &targets, &gradient, wanted)
+            })
+        },
+    )
+}
+
+fn backward(
     [hidden, head]: &Both<FlexTensor>,
     targets: &[u32],
     gradient: &FlexTensor,

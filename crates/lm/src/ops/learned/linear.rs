@@ -1,14 +1,28 @@
 //! `dx = dy·W` and `dW = dyᵀ·x`.
 
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 
 use super::Both;
 use crate::ops::cpu::matmul::{Matrix, product};
 use crate::ops::cpu::{dims, tensor, values};
+use crate::ops::graph::{OnGraph, binary};
 use crate::ops::linear;
 use crate::profile::{Part, measure};
 
-pub(super) fn backward(
+pub(in crate::ops) fn differentiated<C: CheckpointStrategy>(
+    x: OnGraph,
+    weight: OnGraph,
+) -> OnGraph {
+    binary::<Flex, C, _>(
+        [x, weight],
+        |[x, weight]| (linear::forward(&x, &weight.clone().into()), [x, weight]),
+        |inputs, gradient, wanted| backward(&inputs, &gradient, wanted),
+    )
+}
+
+fn backward(
     [x, weight]: &Both<FlexTensor>,
     gradient: &FlexTensor,
     [wants_x, wants_weight]: Both<bool>,

@@ -1,14 +1,32 @@
 //! `dx` as with a frozen weight, and `dw = Σ dy·x / rms(x)` over all rows.
 
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 
 use super::{Both, sum_of_rows};
 use crate::ops::cpu::vector::{dot, vectorized};
 use crate::ops::cpu::{tensor, values};
+use crate::ops::graph::{OnGraph, binary};
 use crate::ops::rms_norm;
 use crate::profile::{Part, measure};
 
-pub(super) fn backward(
+pub(in crate::ops) fn differentiated<C: CheckpointStrategy>(
+    x: OnGraph,
+    weight: OnGraph,
+    epsilon: f32,
+) -> OnGraph {
+    binary::<Flex, C, _>(
+        [x, weight],
+        |[x, weight]| {
+            let out = rms_norm::forward(&x, &weight, epsilon);
+            (out, ([x, weight], epsilon))
+        },
+        |(inputs, epsilon), gradient, wanted| backward(&inputs, epsilon, &gradient, wanted),
+    )
+}
+
+fn backward(
     [x, weight]: &Both<FlexTensor>,
     epsilon: f32,
     gradient: &FlexTensor,

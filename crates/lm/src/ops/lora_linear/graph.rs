@@ -2,46 +2,47 @@
 
 use std::sync::Arc;
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex};
 
+use super::kernel::{backward, forward};
 use super::{LoraPlan, LoraState, Source};
-use crate::ops::{Frozen, FusedGradients, FusedOps};
+use crate::ops::WeightOn;
+use crate::ops::graph::OnGraph;
 
 #[derive(Debug)]
 struct Differentiated;
 
-impl<B: FusedGradients> Backward<B, 3> for Differentiated {
-    type State = LoraState<B>;
+impl Backward<Flex, 3> for Differentiated {
+    type State = LoraState;
 
     fn backward(
         self,
-        ops: Ops<Self::State, 3>,
+        ops: Ops<LoraState, 3>,
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
         let [source, a, b] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
+        let gradient = gradients.consume::<Flex>(&ops.node);
         // Nothing below the first adapter learns, so nothing there is asked for.
-        let (d_source, d_a, d_b) = B::lora_linear_backward(ops.state, gradient, source.is_some());
+        let (d_source, d_a, d_b) = backward(&ops.state, &gradient, source.is_some());
         for (parent, gradient) in [(source, d_source), (a, Some(d_a)), (b, Some(d_b))] {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<B>(parent.id, gradient);
+                gradients.register::<Flex>(parent.id, gradient);
             }
         }
     }
 }
 
-pub(in crate::ops) fn differentiated<B: FusedOps + FusedGradients, C: CheckpointStrategy>(
-    source: Source<FloatTensor<Autodiff<B, C>>>,
-    weight: Frozen<Autodiff<B, C>>,
-    a: FloatTensor<Autodiff<B, C>>,
-    b: FloatTensor<Autodiff<B, C>>,
+/// Over a matrix that does not learn.
+pub(in crate::ops) fn differentiated<C: CheckpointStrategy>(
+    source: Source<Autodiff<Flex, C>>,
+    weight: WeightOn<Autodiff<Flex, C>>,
+    [a, b]: [OnGraph; 2],
     plan: Arc<LoraPlan>,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> OnGraph {
     let weight = weight.inner();
     let (source, source_node) = match source {
         Source::Given(x) => {
@@ -60,7 +61,7 @@ pub(in crate::ops) fn differentiated<B: FusedOps + FusedGradients, C: Checkpoint
     };
     let (a, a_node) = a.into_parts();
     let (b, b_node) = b.into_parts();
-    let (y, u) = B::lora_linear_forward(&source, &weight, &a, &b, &plan);
+    let (y, u) = forward(&source, &weight, &a, &b, &plan);
     match Differentiated
         .prepare::<C>([source_node, a_node, b_node])
         .compute_bound()
@@ -68,7 +69,7 @@ pub(in crate::ops) fn differentiated<B: FusedOps + FusedGradients, C: Checkpoint
     {
         OpsKind::Tracked(op) => {
             let state = LoraState {
-                source,
+                source: source.kept(&weight),
                 weight,
                 a,
                 b,

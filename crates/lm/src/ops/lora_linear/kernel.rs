@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::{LoraPlan, LoraState, Placed, Source};
@@ -14,16 +15,26 @@ use crate::ops::cpu::weight::{
     forward_beside, kernel_beside, times_weight, times_weight_transposed,
 };
 use crate::ops::cpu::{dims, rows, tensor, values};
-use crate::ops::{Frozen, rms_norm, swiglu};
+use crate::ops::{WeightOn, rms_norm, swiglu};
 use crate::profile::{Part, measure};
 
-impl Source<FlexTensor> {
+impl Source<Flex> {
     /// What the layer reads.
     fn input(&self) -> FlexTensor {
         match self {
+            Self::Given(x) if x.dtype() == DType::BF16 => narrow::widened(x),
             Self::Given(x) => x.to_contiguous(),
             Self::Normed { x, weight, epsilon } => rms_norm::forward(x, weight, *epsilon),
             Self::Gated(gate_up) => swiglu::forward(gate_up),
+        }
+    }
+
+    /// What to keep for the backward pass of a layer over `weight`. Where that reads its input in bfloat16, so does the
+    /// gradient of `a`, and nobody reads an input that is given in more.
+    pub(super) fn kept(self, weight: &WeightOn<Flex>) -> Self {
+        match self {
+            Self::Given(x) if kernel_beside(weight).is_some() => Self::Given(narrow::narrowed(&x)),
+            kept => kept,
         }
     }
 
@@ -46,8 +57,8 @@ const COLUMNS: usize = 192;
 
 /// Returns `y` and `u = scale·x·A`, which the backward pass needs again.
 pub(in crate::ops) fn forward(
-    source: &Source<FlexTensor>,
-    weight: &Frozen<Flex>,
+    source: &Source<Flex>,
+    weight: &WeightOn<Flex>,
     a: &FlexTensor,
     b: &FlexTensor,
     plan: &LoraPlan,
@@ -82,8 +93,8 @@ pub(in crate::ops) fn forward(
 }
 
 /// The gradients of the source, if it is wanted, of `a` and of `b`.
-pub(in crate::ops) fn backward(
-    state: &LoraState<Flex>,
+pub(super) fn backward(
+    state: &LoraState,
     gradient: &FlexTensor,
     wants_source: bool,
 ) -> (Option<FlexTensor>, FlexTensor, FlexTensor) {

@@ -1,8 +1,8 @@
 //! Adapted layers over a base in bfloat16 or in blocks: the adapter's products are made in bfloat16 as the base's are, and with
 //! them.
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::TensorData;
 use half::bf16;
 
 use super::{LoraPlan, LoraState};
@@ -33,7 +33,7 @@ pub(super) fn beside(a: &[f32], b: &[f32], [r, o]: [usize; 2], plan: &LoraPlan) 
 
 /// As [`super::backward`].
 pub(super) fn backward(
-    state: &LoraState<Flex>,
+    state: &LoraState,
     gradient: &FlexTensor,
     wants_source: bool,
     kernel: Kernel,
@@ -63,7 +63,66 @@ pub(super) fn backward(
     (d_source, tensor(d_a, [d, r]), tensor(d_b, [n_b]))
 }
 
+/// The numbers as the products read them.
+pub(super) fn narrowed(x: &FlexTensor) -> FlexTensor {
+    let x = x.to_contiguous();
+    let mut narrow = vec![bf16::ZERO; values(&x).len()];
+    round_all(values(&x), &mut narrow);
+    FlexTensor::from_data(TensorData::new(narrow, dims(&x)))
+}
+
+/// What [`narrowed`] kept, in f32 again.
+pub(super) fn widened(x: &FlexTensor) -> FlexTensor {
+    let numbers = x.as_slice::<bf16>().expect("kept as it was made");
+    let wide = numbers.iter().map(|number| number.to_f32()).collect();
+    tensor(wide, dims(x))
+}
+
 fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
     let column = |column| rows[column..].iter().step_by(width);
     (0..width).flat_map(column).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ops::lora_linear::kernel::{backward, forward};
+    use crate::ops::lora_linear::{LoraPart, Source};
+    use crate::ops::testing::random_values;
+
+    #[test]
+    fn an_input_that_is_kept_narrow_gives_the_same_gradients() {
+        let [n, d, o, r] = [70, 48, 96, 4];
+        let random =
+            |name, shape: [usize; 2]| tensor(random_values(name, shape[0] * shape[1]), shape);
+        let weight = narrowed(&random("weight", [o, d])).into();
+        let (x, dy) = (random("x", [n, d]), random("dy", [n, o]));
+        let (a, b) = (random("a", [d, r]), random("b", [r, o]));
+        let part = LoraPart {
+            columns: 0..o,
+            rank: r,
+        };
+        let plan = LoraPlan {
+            parts: vec![part],
+            scale: 1.5,
+        };
+        let wide = Source::Given(x);
+        let (_, u) = forward(&wide, &weight, &a, &b, &plan);
+        let gradients = |source| {
+            let state = LoraState {
+                source,
+                weight: weight.clone(),
+                a: a.clone(),
+                b: b.clone(),
+                u: u.clone(),
+                plan: Arc::new(plan.clone()),
+            };
+            let (d_x, d_a, d_b) = backward(&state, &dy, true);
+            [d_x.unwrap(), d_a, d_b].map(|gradient| values(&gradient).to_vec())
+        };
+        let narrow = wide.clone().kept(&weight);
+        assert_eq!(gradients(narrow), gradients(wide));
+    }
 }

@@ -1,11 +1,41 @@
 //! Columns of a matrix scaled apart from each other, by factors that learn.
 
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Dispatch, Flex};
+use burn::tensor::Tensor;
 
-use super::{Both, Scaled, sum_of_rows};
-use crate::ops::cpu::vector::vectorized;
-use crate::ops::cpu::{dims, rows, tensor, values};
+use super::FusedOps;
+use super::composed::{Composed, is_plain};
+use super::cpu::vector::vectorized;
+use super::cpu::{dims, rows, tensor, values};
+use super::graph::{OnGraph, binary};
+use super::learned::{Both, sum_of_rows};
+use crate::precision::cast;
 use crate::profile::{Part, measure};
+
+/// Each column of `y` times its factor.
+///
+/// # Shapes
+/// `y`: `[n, width]`, `factors`: `[1, width]`; returns `[n, width]`.
+pub(crate) fn scale_columns(y: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
+    if is_plain(&y) {
+        return plain(y, factors);
+    }
+    let (y, factors) = (y.into_dispatch(), factors.into_dispatch());
+    Tensor::from_dispatch(Dispatch::scale_columns(y, factors))
+}
+
+/// The definition.
+fn plain(y: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
+    let factors = cast(factors, y.dtype());
+    y * factors
+}
+
+pub(super) fn composed<B: Composed>(y: FloatTensor<B>, factors: FloatTensor<B>) -> FloatTensor<B> {
+    B::primitive(plain(B::tensor(y), B::tensor(factors)))
+}
 
 pub(super) fn forward(y: &FlexTensor, factors: &FlexTensor) -> FlexTensor {
     let (y, factors) = (y.to_contiguous(), factors.to_contiguous());
@@ -22,7 +52,19 @@ pub(super) fn forward(y: &FlexTensor, factors: &FlexTensor) -> FlexTensor {
 /// A factor that the result can be divided by without losing the input.
 const SMALLEST: f32 = 1e-12;
 
-pub(super) fn kept(y: FlexTensor, out: FlexTensor, factors: &FlexTensor) -> Scaled<FlexTensor> {
+/// What is kept of columns that were scaled.
+#[derive(Debug, Clone)]
+enum Scaled {
+    /// The result, which whatever reads it mostly keeps as well: the input is the result over the factors.
+    Result {
+        out: FlexTensor,
+        factors: FlexTensor,
+    },
+    /// The input, where a factor is too small to divide by.
+    Input { y: FlexTensor, factors: FlexTensor },
+}
+
+fn kept(y: FlexTensor, out: FlexTensor, factors: &FlexTensor) -> Scaled {
     let factors = factors.to_contiguous();
     if values(&factors)
         .iter()
@@ -35,8 +77,8 @@ pub(super) fn kept(y: FlexTensor, out: FlexTensor, factors: &FlexTensor) -> Scal
 }
 
 /// `dy = g·factors` and `dfactors = Σ g·y` over all rows, for a gradient g of the result.
-pub(super) fn backward(
-    kept: &Scaled<FlexTensor>,
+fn backward(
+    kept: &Scaled,
     gradient: &FlexTensor,
     [wants_y, wants_factors]: Both<bool>,
 ) -> Both<Option<FlexTensor>> {
@@ -65,6 +107,18 @@ pub(super) fn backward(
     [d_y, d_factors]
 }
 
+pub(super) fn differentiated<C: CheckpointStrategy>(y: OnGraph, factors: OnGraph) -> OnGraph {
+    binary::<Flex, C, _>(
+        [y, factors],
+        |[y, factors]| {
+            let out = forward(&y, &factors);
+            let kept = kept(y, out.clone(), &factors);
+            (out, kept)
+        },
+        |kept, gradient, wanted| backward(&kept, &gradient, wanted),
+    )
+}
+
 vectorized! {
     fn multiply_rows(y: &[f32], factors: &[f32], out: &mut [f32]) {
         let width = factors.len();
@@ -87,8 +141,8 @@ vectorized! {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::scale_columns;
-    use crate::ops::testing::{agree, random, random_line};
+    use super::super::testing::{agree, random, random_line};
+    use super::*;
 
     #[test]
     fn the_fused_operation_is_the_plain_one() {
@@ -96,7 +150,7 @@ mod tests {
             agree(
                 [random("y", [n, width]), random_line("factors", width)],
                 |[y, factors]| scale_columns(y, factors),
-                |[y, factors]| y * factors,
+                |[y, factors]| plain(y, factors),
             );
         }
     }
@@ -109,7 +163,7 @@ mod tests {
         agree(
             [y, factors],
             |[y, factors]| scale_columns(y, factors),
-            |[y, factors]| y * factors,
+            |[y, factors]| plain(y, factors),
         );
     }
 }
