@@ -168,11 +168,11 @@ mod tests {
             );
         }
         let weight = on_a_gpu(random::<1>("weight", [30])).autodiff();
-        let heads = |x: Tensor<2>| x.transpose().reshape([4, 5, 30]);
+        // Rows that do not lie behind one another.
         agree_on_a_gpu(
             [random("x", [30, 20])],
-            |[x]| rms_norm(heads(x), &weight, 1e-5),
-            |[x]| plain(heads(x), &weight, 1e-5),
+            |[x]| rms_norm(x.transpose(), &weight, 1e-5),
+            |[x]| plain(x.transpose(), &weight, 1e-5),
         );
     }
 }
