@@ -42,7 +42,7 @@ class LosesAnswers(threading.Thread):
 
     def __init__(self, port):
         super().__init__(daemon=True)
-        self.port, self.lost = port, 0
+        self.port, self.answered = port, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.start()
 
@@ -59,9 +59,9 @@ class LosesAnswers(threading.Thread):
             with client, socket.create_connection(("127.0.0.1", self.port)) as server:
                 server.sendall(request_in(client))
                 answer = server.recv(1 << 20)
-                if self.lost:
+                self.answered += 1
+                if self.answered > 1:
                     client.sendall(answer)
-                self.lost += 1
 
 
 def request_in(connection):
@@ -85,7 +85,7 @@ def test_a_job_whose_answer_was_lost_is_not_trained_twice(client, server):
     file = upload(client, chat_rows(2))
     job = repeating.fine_tuning.jobs.create(model="tiny", training_file=file.id, metadata={"lost": "answer"})
     lossy.listener.close()
-    assert lossy.lost == 2
+    assert lossy.answered == 2
     assert [each.id for each in client.fine_tuning.jobs.list(metadata={"lost": "answer"})] == [job.id]
 
 
