@@ -226,7 +226,7 @@ pub async fn heartbeat(
 ) -> Result<Wish, StoreError> {
     let status = sqlx::query_scalar!(
         "UPDATE jobs SET lease_expires_at = now() + make_interval(secs => $4)
-         WHERE project_id = $1 AND id = $2 AND lease_token = $3
+         WHERE project_id = $1 AND id = $2 AND lease_token IS NOT DISTINCT FROM $3
          RETURNING status",
         lease.project_id.0,
         lease.job_id.0,
@@ -244,7 +244,7 @@ pub async fn heartbeat(
 /// [`StoreError::LeaseLost`], as [`heartbeat`].
 pub async fn wish(tx: &mut WorkerTx, lease: &Lease) -> Result<Wish, StoreError> {
     let status = sqlx::query_scalar!(
-        "SELECT status FROM jobs WHERE project_id = $1 AND id = $2 AND lease_token = $3",
+        "SELECT status FROM jobs WHERE project_id = $1 AND id = $2 AND lease_token IS NOT DISTINCT FROM $3",
         lease.project_id.0,
         lease.job_id.0,
         lease.lease_token.0,
