@@ -83,7 +83,9 @@ async fn answers(installation: &Installation, model: &str) {
         .call(Method::POST, "/chat/completions", Some(chat))
         .await;
     assert_eq!(answer["model"], model);
-    assert_eq!(answer["usage"]["completion_tokens"], 2, "{answer}");
+    // The model may end its answer at once: its weights are random.
+    let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap();
+    assert!((1..=2).contains(&tokens), "{answer}");
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
