@@ -16,6 +16,14 @@ pub const KEY_LIFETIME: Duration = Duration::hours(24);
 /// How long one is kept for clients that choose no key but say when they retry: their last retry follows within minutes.
 pub const RETRY_LIFETIME: Duration = Duration::minutes(10);
 
+/// What is waited for a lock, in turns. A transaction that was refused is undone a moment after its request was answered, and
+/// who then sends the corrected request is not told that the other one is still under way.
+const LOCK_PAUSES: [std::time::Duration; 3] = [
+    std::time::Duration::from_millis(5),
+    std::time::Duration::from_millis(20),
+    std::time::Duration::from_millis(75),
+];
+
 /// A request that is to take effect once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -86,6 +94,16 @@ async fn lock(tx: &mut TenantTx, request: &Request) -> Result<bool, StoreError> 
             .await?;
         return Ok(true);
     }
+    for pause in LOCK_PAUSES {
+        if try_lock(tx, number).await? {
+            return Ok(true);
+        }
+        tokio::time::sleep(pause).await;
+    }
+    try_lock(tx, number).await
+}
+
+async fn try_lock(tx: &mut TenantTx, number: i64) -> Result<bool, StoreError> {
     let taken = sqlx::query_scalar!(
         r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#,
         number
