@@ -28,6 +28,7 @@ use crate::publish;
 use crate::report::Report;
 use crate::resume;
 use crate::scratch;
+use crate::upload::Uploads;
 
 /// Pause before a job's end is reported again while Postgres is away.
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
@@ -148,6 +149,12 @@ impl Attempt<'_> {
             valid,
             probe,
         }))
+    }
+
+    /// For the objects that this attempt stores.
+    pub(crate) fn uploads(&self) -> Uploads {
+        let Worker { store, objects, .. } = &*self.worker;
+        Uploads::new(store.clone(), objects.clone(), self.lease.clone())
     }
 
     fn max_seq_len(&self) -> usize {
