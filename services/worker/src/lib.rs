@@ -19,6 +19,7 @@ mod publish;
 mod report;
 mod resume;
 mod scratch;
+mod start;
 mod upload;
 
 use std::future::Future;
