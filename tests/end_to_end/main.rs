@@ -12,6 +12,7 @@ mod outage;
 mod pausing;
 mod preferences;
 mod train_command;
+mod workers;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -82,6 +83,21 @@ async fn step_reached(installation: &Installation, job: &str, wanted: u64) {
                 .last()
                 .map(|(step, _)| *step);
             last.filter(|step| *step >= wanted)
+        })
+        .await;
+}
+
+/// Asks for a move of the job: `cancel`, `pause`, `resume`.
+async fn ask(installation: &Installation, job: &str, verb: &str) -> Value {
+    let path = format!("/fine_tuning/jobs/{job}/{verb}");
+    installation.call(Method::POST, &path, None).await
+}
+
+/// Waits for an event of the job that begins like this.
+async fn said(installation: &Installation, job: &str, beginning: &str) {
+    installation
+        .wait_for(beginning, async |this| {
+            says(&this.events(job).await, beginning).then_some(())
         })
         .await;
 }

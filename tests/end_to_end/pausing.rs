@@ -1,32 +1,14 @@
-//! Jobs that are set aside and taken up again, by their tenant or by a worker that went away for a while.
+//! Jobs that their tenant sets aside and takes up again.
 
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use rustix::process::Signal;
-use serde_json::Value;
-use tests::Installation;
 
 use crate::{
-    create_job, installation_with_a_tiny_base, losses, rows, says, step_reached, tiny_base,
+    ask, create_job, installation_with_a_tiny_base, losses, rows, said, says, step_reached,
 };
 
 const SET_ASIDE: &str = "The worker has stored where it was";
-/// Twice a lease, and a second for the reaper.
-const STOPPED: Duration = Duration::from_secs(7);
-
-async fn ask(installation: &Installation, job: &str, verb: &str) -> Value {
-    let path = format!("/fine_tuning/jobs/{job}/{verb}");
-    installation.call(Method::POST, &path, None).await
-}
-
-async fn said(installation: &Installation, job: &str, text: &str) {
-    installation
-        .wait_for(text, async |this| {
-            says(&this.events(job).await, text).then_some(())
-        })
-        .await;
-}
 
 #[tokio::test]
 async fn a_job_that_is_paused_and_resumed_ends_as_if_nothing_had_happened() {
@@ -74,30 +56,4 @@ async fn cancelling_a_paused_job_leaves_its_checkpoints() {
     let path = format!("/fine_tuning/jobs/{job}/checkpoints");
     let checkpoints = installation.call(Method::GET, &path, None).await;
     assert!(!checkpoints["data"].as_array().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_worker_that_was_stopped_for_twice_its_lease_writes_nothing_when_it_goes_on() {
-    let mut installation = Installation::start_apart().await;
-    installation.import(tiny_base().path(), "tiny");
-    let file = installation.upload(&rows(40)).await;
-    let undisturbed = create_job(&installation, &file).await;
-    installation.finished(&undisturbed).await;
-    let expected = losses(&installation.events(&undisturbed).await);
-
-    let job = create_job(&installation, &file).await;
-    step_reached(&installation, &job, 20).await;
-    installation.signal_service("worker", Signal::STOP);
-    let stopped = Instant::now();
-    installation.run_service("worker");
-    said(&installation, &job, "Resumed from step ").await;
-    tokio::time::sleep(STOPPED.saturating_sub(stopped.elapsed())).await;
-    installation.signal_service("worker", Signal::CONT);
-
-    let ended = installation.finished(&job).await;
-    assert_eq!(ended["status"], "succeeded", "{ended}");
-    assert_eq!(ended["attune"]["attempt"], 2, "{ended}");
-    // What the stale worker had in hand would come now.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(losses(&installation.events(&job).await), expected);
 }

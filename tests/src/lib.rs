@@ -7,11 +7,12 @@ mod backup;
 mod gate;
 mod process;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -178,18 +179,26 @@ impl Installation {
 
     /// Takes a file's content away behind the service's back, as a disk does.
     pub fn lose_content(&self, file: &str) {
+        let found = self.objects().into_iter().find(|path| path.ends_with(file));
+        fs::remove_file(found.unwrap_or_else(|| panic!("`{file}` has no content"))).unwrap();
+    }
+
+    /// The file of every object in the bucket, and what the server keeps beside it.
+    pub fn objects(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
         let mut folders = vec![self.data.path().join("s3")];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
+            // A sweeper may be faster.
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.ends_with(file) {
-                    return fs::remove_file(path).unwrap();
+                } else {
+                    found.insert(path);
                 }
             }
         }
-        panic!("`{file}` has no content");
+        found
     }
 
     /// Ends everything that runs with `signal` and waits for it.
@@ -218,6 +227,16 @@ impl Installation {
     pub fn signal_service(&self, service: &str, signal: Signal) {
         let found = self.running.iter().find(|(name, _)| *name == service);
         process::send(&found.expect("it runs").1, signal);
+    }
+
+    /// Sends a signal to the process that runs the service, the first if there are several, and waits for its end. S3 is
+    /// reached meanwhile.
+    pub async fn end_service(&mut self, service: &str, signal: Signal) -> ExitStatus {
+        let index = self.running.iter().position(|(name, _)| *name == service);
+        let (_, mut process) = self.running.remove(index.expect("it runs"));
+        process::send(&process, signal);
+        self.wait_for("its end", async |_| process.try_wait().unwrap())
+            .await
     }
 
     /// Kills the private Postgres, without warning.
@@ -269,14 +288,18 @@ impl Installation {
             if let Some(answer) = ask(self).await {
                 return answer;
             }
-            let log = || fs::read_to_string(self.log_path()).unwrap_or_default();
             assert!(
                 started.elapsed() < PATIENCE,
                 "still waiting for {what}:\n{}",
-                log()
+                self.log()
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the processes have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     fn log_path(&self) -> PathBuf {

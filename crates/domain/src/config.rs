@@ -6,6 +6,7 @@
 mod care;
 mod hyperparameters;
 mod method;
+mod start;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ use crate::DeviceKind;
 pub use care::{Care, EarlyStopping, Keep, Replay};
 pub use hyperparameters::Hyperparameters;
 pub use method::{Method, MethodKind, Numbers, RowKind};
+pub use start::{IncompatibleModel, TunedModel};
 
 /// Numbers that training is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -152,6 +152,15 @@ impl FullWeights {
         })
     }
 
+    /// Whether the embeddings are in the file that [`Self::save`] wrote to `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is corrupt.
+    pub fn holds_embeddings(path: &Path) -> Result<bool, LoadError> {
+        let source = SafetensorsSource::open(&[path.to_owned()])?;
+        Ok(source.contains(EMBEDDING))
+    }
+
     /// Reads the weights of `model` from the file that [`Self::save`] wrote.
     ///
     /// # Errors

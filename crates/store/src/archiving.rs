@@ -3,13 +3,13 @@
 //! All of it is one transaction of an administrator, which works as the project's tenant in between: an administrator sees
 //! no job, and a job that is cancelled here ends as any that its tenant cancels, told to webhooks and to its worker.
 
-use domain::{BatchId, JobId, OrgId, ProjectId, UploadId};
+use domain::{BatchId, JobId, JobStatus, OrgId, ProjectId, UploadId};
 use serde_json::json;
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use crate::audit::Act;
-use crate::events::{EventLevel, NewEvent};
+use crate::events::EventLevel;
 use crate::tx::Connection;
 use crate::{AdminTx, StoreError, TenantTx, batches, events, jobs, projects, uploads};
 
@@ -63,6 +63,7 @@ pub async fn archive<Tx: AdminTx>(
     Ok((tenant.leave(home).await?, Some(stopped)))
 }
 
+/// All in a few statements, however many there are: as [`domain::Job::cancel`] does it, and [`jobs::save`] stores it.
 async fn cancel_jobs(tx: &mut TenantTx, now: OffsetDateTime) -> Result<usize, StoreError> {
     // All of them before the first is written: writing one takes the row of the project's queue, and a worker that holds
     // another of these jobs may be waiting for that row.
@@ -73,17 +74,25 @@ async fn cancel_jobs(tx: &mut TenantTx, now: OffsetDateTime) -> Result<usize, St
     )
     .fetch_all(tx.connection())
     .await?;
-    let mut n_jobs = 0;
-    for id in ids.into_iter().map(JobId) {
-        let Some(found) = jobs::find_for_update(tx, id).await? else {
-            continue;
-        };
-        jobs::save(tx, &found.job.cancel(now)?).await?;
-        let event = NewEvent::message(EventLevel::Info, EVENT, now);
-        events::append(tx, id, &[event]).await?;
-        n_jobs += 1;
-    }
-    Ok(n_jobs)
+    // Or each would count itself out of the queue, one version of its row after another.
+    sqlx::query!("SELECT close_queue()")
+        .execute(tx.connection())
+        .await?;
+    sqlx::query!(
+        "UPDATE jobs
+         SET status = $3, finished_at = $4, estimated_finish = NULL, lease_token = NULL, lease_expires_at = NULL
+         WHERE project_id = $1 AND id = ANY ($2)",
+        tx.project_id().0,
+        &ids,
+        JobStatus::Cancelled.as_str(),
+        now,
+    )
+    .execute(tx.connection())
+    .await?;
+    let ids: Vec<JobId> = ids.into_iter().map(JobId).collect();
+    jobs::tell_cancelled(tx, &ids, now).await?;
+    events::append_to_all(tx, &ids, EventLevel::Info, EVENT, now).await?;
+    Ok(ids.len())
 }
 
 async fn cancel_batches(tx: &mut TenantTx, now: OffsetDateTime) -> Result<usize, StoreError> {

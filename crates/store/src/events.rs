@@ -148,6 +148,32 @@ pub async fn append(
     insert(tx.connection(), project_id, job_id, events).await
 }
 
+/// Appends an event that no worker tells to each of the jobs.
+pub(crate) async fn append_to_all(
+    tx: &mut TenantTx,
+    job_ids: &[JobId],
+    level: EventLevel,
+    message: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = job_ids.iter().map(|_| EventId::new().0).collect();
+    let job_ids: Vec<Uuid> = job_ids.iter().map(|id| id.0).collect();
+    sqlx::query!(
+        "INSERT INTO job_events (project_id, job_id, id, level, type, message, created_at)
+         SELECT $1, e.job_id, e.id, $4, $5, $6, $7 FROM unnest($2::uuid[], $3::uuid[]) AS e (job_id, id)",
+        tx.project_id().0,
+        &job_ids,
+        &ids,
+        level.as_str(),
+        EventKind::Message.as_str(),
+        message,
+        now,
+    )
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
 /// Appends events of an attempt.
 ///
 /// # Errors

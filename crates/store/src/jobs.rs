@@ -8,6 +8,7 @@ use domain::{DeviceKind, Job, JobId, JobStatus, Needs, WebhookEventType};
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
+use time::OffsetDateTime;
 
 use crate::number::{to_bigint, to_optional_bigint};
 use crate::page::one_more;
@@ -225,8 +226,26 @@ async fn tell(connection: &mut PgConnection, job: &Job) -> Result<(), StoreError
         _ => return Ok(()),
     };
     let ended_at = job.finished_at.unwrap_or(job.created_at);
-    let object_id = job.id.to_string();
-    webhooks::insert(connection, job.project_id, event_type, &object_id, ended_at).await
+    let object_ids = [job.id.to_string()];
+    webhooks::insert(
+        connection,
+        job.project_id,
+        event_type,
+        &object_ids,
+        ended_at,
+    )
+    .await
+}
+
+/// The same for many at once, of which each was cancelled.
+pub(crate) async fn tell_cancelled(
+    tx: &mut TenantTx,
+    ids: &[JobId],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let object_ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let (project_id, event_type) = (tx.project_id(), WebhookEventType::JobCancelled);
+    webhooks::insert(tx.connection(), project_id, event_type, &object_ids, now).await
 }
 
 fn refuse_nul(job: &Job, request: &JobRequest) -> Result<(), StoreError> {

@@ -53,6 +53,23 @@ pub async fn hold(tx: &mut TenantTx, lease: &Lease) -> Result<(), StoreError> {
     held.map(|_| ()).ok_or(StoreError::LeaseLost)
 }
 
+/// Asks whether this attempt has the job, and locks nothing: it may lose it the moment after. For what no row can fence:
+/// before an object is stored.
+///
+/// # Errors
+/// [`StoreError::LeaseLost`], as [`hold`].
+pub async fn still_ours(tx: &mut TenantTx, lease: &Lease) -> Result<(), StoreError> {
+    let held = sqlx::query_scalar!(
+        "SELECT attempt FROM jobs WHERE project_id = $1 AND id = $2 AND lease_token IS NOT DISTINCT FROM $3",
+        tx.project_id().0,
+        lease.job_id.0,
+        lease.lease_token.0,
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    held.map(|_| ()).ok_or(StoreError::LeaseLost)
+}
+
 /// Stores where the job stands. A final status ends the lease.
 ///
 /// # Errors

@@ -71,7 +71,7 @@ pub async fn find(
     row.map(MemberRow::read).transpose()
 }
 
-/// One page of a project's users, newest first.
+/// One page of a project's users, those who were added last first.
 ///
 /// # Errors
 /// [`StoreError::UnknownCursor`] if `after` is not one of them.
@@ -82,20 +82,27 @@ pub async fn list(
     after: Option<UserId>,
     limit: u32,
 ) -> Result<Page<Member>, StoreError> {
-    if let Some(after) = after
-        && find(tx, org_id, project_id, after).await?.is_none()
-    {
-        return Err(StoreError::UnknownCursor);
-    }
+    let cursor = match after {
+        Some(after) => {
+            let found = find(tx, org_id, project_id, after).await?;
+            Some(found.ok_or(StoreError::UnknownCursor)?)
+        }
+        None => None,
+    };
+    let (created_at, user_id) = cursor
+        .map(|member| (member.created_at, member.user_id.0))
+        .unzip();
     let rows = sqlx::query_as!(
         MemberRow,
         "SELECT m.user_id, u.email, u.name, m.role, m.created_at
          FROM project_members m JOIN users u ON u.id = m.user_id
-         WHERE m.org_id = $1 AND m.project_id = $2 AND ($3::uuid IS NULL OR m.user_id < $3)
-         ORDER BY m.user_id DESC LIMIT $4",
+         WHERE m.org_id = $1 AND m.project_id = $2
+           AND ($3::timestamptz IS NULL OR (m.created_at, m.user_id) < ($3, $4::uuid))
+         ORDER BY m.created_at DESC, m.user_id DESC LIMIT $5",
         org_id.0,
         project_id.0,
-        after.map(|id| id.0),
+        created_at,
+        user_id,
         one_more(limit),
     )
     .fetch_all(tx.connection())

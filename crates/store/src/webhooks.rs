@@ -322,25 +322,28 @@ pub async fn enqueue(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let project_id = tx.project_id();
-    insert(tx.connection(), project_id, event_type, object_id, now).await
+    let object_ids = [object_id.to_owned()];
+    insert(tx.connection(), project_id, event_type, &object_ids, now).await
 }
 
+/// One event for each object.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     project_id: ProjectId,
     event_type: WebhookEventType,
-    object_id: &str,
+    object_ids: &[String],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
+    let event_ids: Vec<Uuid> = object_ids.iter().map(|_| WebhookEventId::new().0).collect();
     sqlx::query!(
         "INSERT INTO webhook_deliveries (id, project_id, endpoint_id, event_id, event_type, object_id, created_at)
-         SELECT gen_random_uuid(), project_id, id, $2, $3, $4, $5
-         FROM webhook_endpoints
+         SELECT gen_random_uuid(), project_id, w.id, e.id, $3, e.object_id, $5
+         FROM webhook_endpoints w CROSS JOIN unnest($2::uuid[], $4::text[]) AS e (id, object_id)
          WHERE project_id = $1 AND disabled_at IS NULL AND $3 = ANY (event_types)",
         project_id.0,
-        WebhookEventId::new().0,
+        &event_ids,
         event_type.as_str(),
-        object_id,
+        object_ids,
         now,
     )
     .execute(connection)

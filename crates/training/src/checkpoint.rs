@@ -52,7 +52,7 @@ pub struct Identity {
     /// Fingerprint of the rows that are mixed in.
     #[serde(default)]
     pub replay: Option<String>,
-    /// SHA-256 of the adapter that the run started from.
+    /// SHA-256 of the adapter that the run started from, or of tuned weights.
     #[serde(default)]
     pub initial: Option<String>,
     /// The kernels that computed it: losses repeat bit for bit only on the same ones.
@@ -148,7 +148,10 @@ impl Identity {
             base: run.base_fingerprint.to_owned(),
             data: run.train.report.fingerprint.clone(),
             replay: run.replay.map(|rows| rows.report.fingerprint.clone()),
-            initial: run.initial.as_ref().map(sha256_of_adapter),
+            initial: match &run.initial {
+                Some(adapter) => Some(sha256_of_adapter(adapter)),
+                None => run.tuned_weights.map(str::to_owned),
+            },
             kernels: run.model.kernels(),
         }
     }
@@ -164,7 +167,7 @@ impl Identity {
         } else if self.replay != other.replay {
             Some("replay data")
         } else if other.initial.is_some() && self.initial != other.initial {
-            Some("initial adapter")
+            Some("initial model")
         } else {
             None
         }

@@ -26,10 +26,12 @@ pub(crate) use trial::Trial;
 
 /// Everything a run is made of.
 pub struct Run<'a> {
-    /// The base model. It does not change.
+    /// The base model, or one whose weights were tuned before. It does not change.
     pub model: &'a CausalLm,
     /// Fingerprint of the base model's files.
     pub base_fingerprint: &'a str,
+    /// SHA-256 of the tuned weights that stand in `model` in the place of the base's own, if some do.
+    pub tuned_weights: Option<&'a str>,
     /// Every setting.
     pub config: &'a TrainingConfig,
     /// The rows to learn from.

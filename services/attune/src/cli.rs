@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, AdminCommand};
@@ -63,7 +64,7 @@ pub fn run() -> Result<()> {
         Command::Up(args) => block_on(up::up(&args)),
         Command::Storage(args) => block_on(up::storage(&args)),
         Command::Api => block_on(services::run_api()),
-        Command::Worker => block_on(services::run_worker()),
+        Command::Worker => work(),
         Command::Inference => block_on(services::run_inference()),
         Command::Migrate => block_on(migrate::run()),
         Command::Openapi => {
@@ -77,9 +78,20 @@ pub fn run() -> Result<()> {
 
 /// Training runs on a thread of its own and needs no runtime, so not every command has one.
 fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Runtime::new()
-        .context("cannot start a runtime")?
-        .block_on(command)
+    runtime()?.block_on(command)
+}
+
+/// A worker that leaves does not wait for what it computes: after its grace period the job is another's, and the step that
+/// it is at may take longer than whoever asked it to leave has patience.
+fn work() -> Result<()> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(services::run_worker());
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime() -> Result<Runtime> {
+    Runtime::new().context("cannot start a runtime")
 }
 
 fn log_to_stderr() {

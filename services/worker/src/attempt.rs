@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::job::JobError;
 use domain::{Failure, FileId, Job, JobData, JobStatus};
-use lm::{Adapter, CausalLm, learned};
+use lm::Adapter;
 use store::events::{EventLevel, NewEvent};
 use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
@@ -28,6 +28,8 @@ use crate::publish;
 use crate::report::Report;
 use crate::resume;
 use crate::scratch;
+use crate::start::{self, Start};
+use crate::upload::Uploads;
 
 /// Pause before a job's end is reported again while Postgres is away.
 const REPORT_AGAIN: Duration = Duration::from_secs(2);
@@ -77,7 +79,7 @@ struct Prepared {
     replay: Option<Rows>,
     valid: Option<Rows>,
     probe: Probe,
-    /// The tuned model that the job goes on from.
+    /// The adapter that the job goes on from.
     initial: Option<Adapter>,
     resume: Option<Box<Checkpoint>>,
 }
@@ -114,6 +116,10 @@ impl Attempt<'_> {
         let base = bases
             .get(&model.base, &self.job.config, objects, machine)
             .await?;
+        let Start {
+            base,
+            adapter: initial,
+        } = start::of(self.worker, &self.job, &model, base, dir).await?;
         let train = self
             .rows("training_file", self.job.training_file, &base, dir)
             .await?;
@@ -140,7 +146,7 @@ impl Attempt<'_> {
         let probe = Probe::new(&base.text, self.max_seq_len())
             .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
         Ok(Box::new(Prepared {
-            initial: self.initial_adapter(&model, &base.model, dir).await?,
+            initial,
             resume: resume::latest(self, &base, dir).await?.map(Box::new),
             base,
             train,
@@ -148,6 +154,12 @@ impl Attempt<'_> {
             valid,
             probe,
         }))
+    }
+
+    /// For the objects that this attempt stores.
+    pub(crate) fn uploads(&self) -> Uploads {
+        let Worker { store, objects, .. } = &*self.worker;
+        Uploads::new(store.clone(), objects.clone(), self.lease.clone())
     }
 
     fn max_seq_len(&self) -> usize {
@@ -193,41 +205,6 @@ impl Attempt<'_> {
             dir,
         )
         .await
-    }
-
-    /// The adapter of the tuned model that the job goes on from, if it names one.
-    async fn initial_adapter(
-        &self,
-        model: &ResolvedModel,
-        base: &CausalLm,
-        dir: &Path,
-    ) -> Result<Option<Adapter>, Stop> {
-        let Some(tuned) = &model.tuned else {
-            return Ok(None);
-        };
-        let dir = dir.join("initial");
-        std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
-        let objects = &self.worker.objects;
-        let there = objects
-            .get_present(&tuned.adapter_prefix, &learned::FILES, &dir)
-            .await?;
-        if there.contains(&learned::WEIGHTS_FILE) {
-            let message = format!(
-                "every weight of `{}` was trained, and a job goes on from adapters only; start from its base `{}`",
-                self.job.model, self.job.base_model
-            );
-            return Err(Failure::rejected("incompatible_model", Some("model"), message).into());
-        }
-        let adapter = Adapter::load(&dir, base.config(), base.device())?;
-        if !training::settings::fits(&adapter, &self.job.config) {
-            let message = format!(
-                "`{}` has rank {} and its own target modules; a job that goes on from it must use the same `lora` settings",
-                self.job.model,
-                adapter.config().rank
-            );
-            return Err(Failure::rejected("incompatible_adapter", Some("model"), message).into());
-        }
-        Ok(Some(adapter))
     }
 
     /// Marks the job as running, unless it was paused while its files were read. Metrics, events and checkpoints beyond where it resumes are forgotten.
@@ -286,6 +263,7 @@ impl Attempt<'_> {
             let run = Run {
                 model: &prepared.base.model,
                 base_fingerprint: &prepared.base.fingerprint,
+                tuned_weights: prepared.base.tuned_weights.as_deref(),
                 config: &config,
                 train: &prepared.train,
                 replay: prepared.replay.as_ref(),

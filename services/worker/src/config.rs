@@ -13,6 +13,9 @@ const DEFAULT_LEASE_SECS: u64 = 60;
 /// Less than what an orchestrator usually gives, so that the job is handed back before the kill.
 const DEFAULT_GRACE_SECS: u64 = 25;
 
+/// How long an idle worker waits before it looks again, unless the environment sets another or something wakes it.
+const DEFAULT_POLL_SECS: u64 = 1;
+
 /// What a worker needs to know.
 #[derive(Clone)]
 pub struct Config {
@@ -34,6 +37,8 @@ pub struct Config {
     pub memory_bytes: u64,
     /// How long a job may take to write its checkpoint once the worker is asked to go. Then it is handed back without one.
     pub grace_secs: u64,
+    /// How long an idle worker waits before it looks for a job again, if nothing wakes it.
+    pub poll_secs: u64,
     /// The program, as a job's report names it.
     pub code: Code,
 }
@@ -41,7 +46,7 @@ pub struct Config {
 impl Config {
     /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME`,
     /// `ATTUNE_LEASE_SECS`, `ATTUNE_MAX_MEMORY_MB`, `ATTUNE_WORKER_MEMORY_BYTES` (the machine's unless set: with a GPU, set
-    /// it to the GPU's) and `ATTUNE_WORKER_GRACE_SECS`. `code` is the program that asks.
+    /// it to the GPU's), `ATTUNE_WORKER_GRACE_SECS` and `ATTUNE_WORKER_POLL_SECS`. `code` is the program that asks.
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
@@ -59,6 +64,7 @@ impl Config {
         let max_memory_mb = number("ATTUNE_MAX_MEMORY_MB", "megabytes")?;
         let memory_bytes = number("ATTUNE_WORKER_MEMORY_BYTES", "bytes")?;
         let grace_secs = number("ATTUNE_WORKER_GRACE_SECS", "seconds")?;
+        let poll_secs = number("ATTUNE_WORKER_POLL_SECS", "seconds")?;
         Ok(Self {
             database_url: variable("DATABASE_URL").context("DATABASE_URL is not set")?,
             s3: S3Config::from_env()?,
@@ -75,6 +81,8 @@ impl Config {
                 .unwrap_or(u64::MAX)
                 .min(i64::MAX as u64),
             grace_secs: grace_secs.unwrap_or(DEFAULT_GRACE_SECS),
+            // Without a pause it would ask as fast as the database answers.
+            poll_secs: poll_secs.unwrap_or(DEFAULT_POLL_SECS).max(1),
             code,
         })
     }
@@ -86,6 +94,10 @@ impl Config {
 
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_secs)
+    }
+
+    pub(crate) fn poll(&self) -> Duration {
+        Duration::from_secs(self.poll_secs)
     }
 
     pub(crate) fn lease(&self) -> Duration {

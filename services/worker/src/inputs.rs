@@ -8,6 +8,7 @@ use dataset::Limits;
 use domain::{BaseModelId, Failure, FileId, Job, TrainingConfig};
 use lm::base::BaseFiles;
 use lm::device::Device;
+use lm::full::FullWeights;
 use lm::{CausalLm, Precision};
 use store::base_models::BaseModel;
 use store::{Lease, Store, files};
@@ -21,6 +22,8 @@ use crate::failure::{Stop, data_fault};
 pub(crate) struct Base {
     pub(crate) id: BaseModelId,
     pub(crate) fingerprint: String,
+    /// SHA-256 of the tuned weights that stand in the place of its own, if some do.
+    pub(crate) tuned_weights: Option<String>,
     pub(crate) precision: Precision,
     pub(crate) model: CausalLm,
     pub(crate) text: TextModel,
@@ -63,6 +66,29 @@ impl Bases {
         self.loaded = Some(loaded.clone());
         Ok(loaded)
     }
+
+    /// `base` with the weights of the file `path`, whose SHA-256 is given, in the place of its own. It is let go itself: both
+    /// at once are more than a run is estimated to take.
+    pub(crate) async fn tuned(
+        &mut self,
+        base: Arc<Base>,
+        path: PathBuf,
+        sha256: String,
+    ) -> Result<Arc<Base>, Stop> {
+        self.loaded = None;
+        blocking(move || {
+            let weights = FullWeights::load(&path, &base.model)?;
+            Ok(Arc::new(Base {
+                id: base.id,
+                fingerprint: base.fingerprint.clone(),
+                tuned_weights: Some(sha256),
+                precision: base.precision,
+                model: base.model.with_weights(&weights),
+                text: base.text.clone(),
+            }))
+        })
+        .await
+    }
 }
 
 fn load(
@@ -83,6 +109,7 @@ fn load(
     Ok(Base {
         id: base.id,
         fingerprint: base.fingerprint.clone(),
+        tuned_weights: None,
         precision,
         model: files.load(device, precision)?,
         text,

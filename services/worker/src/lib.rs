@@ -5,7 +5,7 @@
 //! - [`run`] is the loop: claim, attempt, report.
 //! - `attempt` is one claimed job from its files to its model.
 //! - `presence` says that this worker is there, and hears that there is something to do.
-//! - `heart` keeps the lease; `report` moves what the training thread says to Postgres and S3.
+//! - `heart` keeps the lease; `report` moves what the training thread says to Postgres and S3, objects through `upload`.
 
 mod attempt;
 mod config;
@@ -19,6 +19,8 @@ mod publish;
 mod report;
 mod resume;
 mod scratch;
+mod start;
+mod upload;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,10 +40,10 @@ pub use config::Config;
 use crate::inputs::Bases;
 use crate::presence::Presence;
 
-/// How long an idle worker waits before it looks again, if nothing wakes it.
-const POLL: Duration = Duration::from_secs(1);
 /// Expired leases that are put back at a time.
 const REAPED_AT_ONCE: u32 = 100;
+/// The longest that a worker waits for the database when it hands a job back after its grace period.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything an attempt needs from the worker.
 struct Worker {
@@ -125,20 +127,24 @@ impl Worker {
         let lease = held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(lease) = lease {
             warn!(job.id = %lease.job_id, "The grace period is over; `{}` goes on from its last checkpoint", lease.job_id);
-            if let Err(error) = hand_back(&store, &lease).await {
-                warn!(job.id = %lease.job_id, "Its lease has to run out: {}", error_chain(&error));
-            }
+            let handed_back = tokio::time::timeout(HAND_BACK_WITHIN, hand_back(&store, &lease));
+            let fault = match handed_back.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error_chain(&error),
+                Err(_) => "the database does not answer".to_owned(),
+            };
+            warn!(job.id = %lease.job_id, "Its lease has to run out: {fault}");
         }
     }
 
     async fn work(&mut self) {
         while !self.leaving.is_cancelled() {
             if !self.run_one().await {
-                let leaving = self.leaving.clone();
+                let (leaving, poll) = (self.leaving.clone(), self.config.poll());
                 tokio::select! {
                     () = leaving.cancelled() => {}
                     () = self.presence.woken() => {}
-                    () = tokio::time::sleep(POLL) => {}
+                    () = tokio::time::sleep(poll) => {}
                 }
             }
         }

@@ -16,7 +16,6 @@ use training::{Trained, memory};
 
 use crate::attempt::Attempt;
 use crate::failure::Stop;
-use crate::report::upload_folder;
 
 /// Metrics that are read at a time.
 const PAGE: u32 = 1000;
@@ -29,7 +28,7 @@ pub(crate) async fn publish(
     dir: &Path,
 ) -> Result<(), Stop> {
     let project_id = attempt.lease.project_id;
-    let objects = &attempt.worker.objects;
+    let uploads = attempt.uploads();
 
     let adapter_dir = dir.join("adapter");
     trained
@@ -39,14 +38,14 @@ pub(crate) async fn publish(
     let steps = all_metrics(attempt).await?;
     write_report(&adapter_dir, draft, trained, &steps)?;
     let adapter_prefix = keys::adapter(project_id, model_id);
-    upload_folder(objects, &adapter_dir, &adapter_prefix).await?;
+    uploads.folder(&adapter_dir, &adapter_prefix).await?;
 
     let csv = result_csv(&steps);
     let path = dir.join("result.csv");
     std::fs::write(&path, &csv).map_err(|error| Failure::transient(&error))?;
     let result_file = FileId::new();
-    let stored = objects
-        .put_file(&keys::file(project_id, result_file), &path)
+    let stored = uploads
+        .file(&path, &keys::file(project_id, result_file))
         .await?;
 
     let now = attempt.worker.clock.now();

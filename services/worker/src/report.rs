@@ -1,11 +1,10 @@
 //! Moves what the training thread says to Postgres and S3, and waits there while they are away.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artifacts::{ObjectStore, keys};
+use artifacts::keys;
 use domain::{Clock, Failure};
 use serde_json::json;
 use store::checkpoints::{CheckpointMetrics, NewCheckpoint};
@@ -21,6 +20,7 @@ use crate::attempt::Attempt;
 use crate::failure::Stop;
 use crate::heart::Signal;
 use crate::observe::Message;
+use crate::upload::Uploads;
 
 /// Steps are written together, at the latest this long after the first of them.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// The receiving end of an attempt's messages.
 pub(crate) struct Report {
     store: Store,
-    objects: ObjectStore,
+    uploads: Uploads,
     clock: Clock,
     lease: Lease,
     estimated_finish: Option<OffsetDateTime>,
@@ -43,7 +43,7 @@ impl Report {
     pub(crate) fn new(attempt: &Attempt<'_>) -> Self {
         Self {
             store: attempt.worker.store.clone(),
-            objects: attempt.worker.objects.clone(),
+            uploads: attempt.uploads(),
             clock: attempt.worker.clock.clone(),
             lease: attempt.lease.clone(),
             estimated_finish: None,
@@ -191,7 +191,7 @@ impl Report {
     async fn try_checkpoint(&self, step: u64, dir: &Path, report: &StepReport) -> Result<(), Stop> {
         let attempt = u32::try_from(self.lease.attempt).unwrap_or_default();
         let prefix = keys::checkpoint(self.lease.project_id, self.lease.job_id, attempt, step);
-        let manifest = upload_folder(&self.objects, dir, &prefix).await?;
+        let manifest = self.uploads.folder(dir, &prefix).await?;
         let checkpoint = NewCheckpoint {
             step,
             object_prefix: prefix,
@@ -222,26 +222,6 @@ impl Report {
 /// A century at most: what is farther away is no date.
 fn after(now: OffsetDateTime, seconds: f64) -> OffsetDateTime {
     now + time::Duration::seconds_f64(seconds.min(3e9))
-}
-
-/// Uploads every file of `dir` and returns the SHA-256 of each by name.
-pub(crate) async fn upload_folder(
-    objects: &ObjectStore,
-    dir: &Path,
-    prefix: &str,
-) -> Result<BTreeMap<String, String>, Stop> {
-    let mut sums = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| Failure::transient(&error))? {
-        let path = entry.map_err(|error| Failure::transient(&error))?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let stored = objects.put_file(&format!("{prefix}{name}"), &path).await?;
-        sums.insert(name, stored.sha256);
-    }
-    Ok(sums)
 }
 
 fn step_text(step: &StepReport) -> String {

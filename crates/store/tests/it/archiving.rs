@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{BatchStatus, JobStatus, ProjectId, UploadId, UploadStatus};
+use domain::{BatchStatus, JobStatus, ProjectId, UploadId, UploadStatus, WebhookEventType};
 use sqlx::PgPool;
 use store::archiving::{self, Stopped};
 use store::audit::{self, Act, Actor};
@@ -10,7 +10,9 @@ use store::{AdminTx, Store, StoreError, batches, events, jobs, queue, quotas, up
 use tokio::time::{sleep, timeout};
 
 use crate::batches::batch;
-use crate::given::{LEASE, Tenant, found, job, now, request, running, stored, two_tenants};
+use crate::given::{
+    LEASE, Tenant, claimed, found, job, listen, now, request, running, stored, two_tenants,
+};
 use crate::uploads::{part, upload};
 
 fn prefix(project_id: ProjectId, upload_id: UploadId) -> String {
@@ -68,14 +70,11 @@ async fn what_a_project_has_under_way_stops_with_it_and_nothing_else_does(pool: 
         n_uploads: 1,
     };
     assert_eq!(archive(&store, acme).await, Some(stopped));
-    for job in [&held.job, &waiting, &paused] {
-        let job = found(&store, job).await;
-        assert_eq!(
-            (job.status, job.finished_at),
-            (JobStatus::Cancelled, Some(now()))
-        );
+    for job in [held.job, waiting, paused] {
+        let ended = found(&store, &job).await;
+        assert_eq!(ended, job.cancel(now()).unwrap());
         let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
-        let told = events::list(&mut tx, job.id, None, 10).await.unwrap();
+        let told = events::list(&mut tx, ended.id, None, 10).await.unwrap();
         assert!(
             told.data[0].message.ends_with("its project was archived"),
             "{:?}",
@@ -185,4 +184,62 @@ async fn what_was_let_in_a_moment_before_is_refused_or_stopped(pool: PgPool) {
     let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
     let refused = uploads::create(&mut tx, &upload(acme)).await;
     assert!(matches!(refused, Err(StoreError::Archived)), "{refused:?}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn thousands_of_jobs_end_with_their_project_and_write_its_queue_once(pool: PgPool) {
+    const MANY: usize = 2_500;
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    listen(&mut tx, WebhookEventType::JobCancelled).await;
+    for _ in 0..MANY {
+        jobs::create(&mut tx, &job(acme), &request()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let held = claimed(&store).await.unwrap();
+    let theirs = stored(&store, job(umbrella)).await;
+    let number = async |query: &'static str| -> i64 {
+        sqlx::query_scalar(query).fetch_one(&pool).await.unwrap()
+    };
+    // What making so many in one transaction left there.
+    sqlx::query("VACUUM FULL project_queues")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let size = "SELECT pg_relation_size('project_queues')";
+    let before = number(size).await;
+
+    assert_eq!(archive(&store, acme).await.unwrap().n_jobs, MANY);
+
+    for (query, expected) in [
+        ("SELECT count(*) FROM jobs WHERE status = 'cancelled'", MANY),
+        ("SELECT count(DISTINCT job_id) FROM job_events", MANY),
+        (
+            "SELECT count(DISTINCT object_id) FROM webhook_deliveries",
+            MANY,
+        ),
+        (
+            "SELECT count(DISTINCT event_id) FROM webhook_deliveries",
+            MANY,
+        ),
+        (
+            "SELECT count(*) FROM project_queues WHERE closed_at IS NOT NULL AND n_waiting = 0 AND n_running = 0",
+            1,
+        ),
+    ] {
+        let found = number(query).await;
+        assert_eq!(usize::try_from(found).unwrap(), expected, "{query}");
+    }
+    // A version of its row for each job would be several hundred thousand bytes.
+    let grown = number(size).await - before;
+    assert!(
+        grown <= 8192,
+        "the queue's row was written again and again: {grown} bytes"
+    );
+    let mut tx = store.worker_tx().await.unwrap();
+    let beat = queue::heartbeat(&mut tx, &held.lease, LEASE).await;
+    assert!(matches!(beat, Err(StoreError::LeaseLost)), "{beat:?}");
+    drop(tx);
+    assert_eq!(claimed(&store).await.unwrap().job.id, theirs.id);
+    assert!(claimed(&store).await.is_none());
 }

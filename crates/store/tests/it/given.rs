@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{
     BaseModelId, DeviceKind, FileId, Job, JobId, JobStatus, OrgId, ProjectId, TrainingConfig,
-    WorkerKind,
+    WebhookEventType, WorkerKind,
 };
 use serde_json::json;
 use sqlx::PgPool;
@@ -13,7 +13,9 @@ use store::jobs::JobRequest;
 use store::organizations::{self, Organization};
 use store::projects::{self, Project};
 use store::queue::{self, Claimed};
-use store::{Store, jobs};
+use store::sealed::Keyring;
+use store::webhooks::{self, Settings};
+use store::{Store, TenantTx, jobs};
 use time::OffsetDateTime;
 
 pub(crate) const BASE: &str = "smollm2-135m-instruct";
@@ -161,6 +163,18 @@ pub(crate) async fn claimed(store: &Store) -> Option<Claimed> {
         .unwrap();
     tx.commit().await.unwrap();
     claimed
+}
+
+/// An endpoint of the project that is told of such events.
+pub(crate) async fn listen(tx: &mut TenantTx, event_type: WebhookEventType) {
+    let settings = Settings {
+        name: "hook".to_owned(),
+        url: "https://example.com/".to_owned(),
+        event_types: vec![event_type],
+    };
+    let keyring = Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap();
+    let endpoint = webhooks::create(tx, &keyring, &settings, "secret", now());
+    endpoint.await.unwrap().expect("there is room for one");
 }
 
 /// A job that this test's worker holds and trains.

@@ -9,9 +9,8 @@ use store::events::{self, EventLevel, NewEvent};
 use store::files::{self, File, FileStatus};
 use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
-use store::sealed::Keyring;
 use store::service_accounts::{self, ServiceAccount};
-use store::webhooks::{self, Settings};
+use store::webhooks;
 use store::{
     Store, TenantTx, batches, checkpoints, jobs, members, metrics, models, permissions, projects,
     uploads, users,
@@ -19,7 +18,7 @@ use store::{
 
 use crate::archiving::archived;
 use crate::batches::{batch, line, turn};
-use crate::given::{Tenant, now, running, two_tenants};
+use crate::given::{Tenant, listen, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
 
@@ -152,14 +151,7 @@ async fn administer(store: &Store, tenant: Tenant, model: &str) {
 
 /// An endpoint, and an event on its way there.
 async fn hear(tx: &mut TenantTx) {
-    let settings = Settings {
-        name: "hook".to_owned(),
-        url: "https://example.com/".to_owned(),
-        event_types: vec![WebhookEventType::BatchFailed],
-    };
-    let keyring = Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap();
-    let endpoint = webhooks::create(tx, &keyring, &settings, "secret", now());
-    endpoint.await.unwrap().expect("there is room for one");
+    listen(tx, WebhookEventType::BatchFailed).await;
     webhooks::enqueue(tx, WebhookEventType::BatchFailed, "batch_1", now())
         .await
         .unwrap();

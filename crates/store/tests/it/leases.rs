@@ -57,6 +57,9 @@ async fn tenant_tx(store: &Store, lease: &Lease) -> TenantTx {
 async fn a_stale_worker_writes_nothing(pool: PgPool) {
     let (store, [acme, _]) = two_tenants(&pool).await;
     let stale = running(&store, acme).await;
+    let mut tx = tenant_tx(&store, &stale.lease).await;
+    lease::still_ours(&mut tx, &stale.lease).await.unwrap();
+    tx.commit().await.unwrap();
     expire_and_reap(&store, &pool).await;
     claimed(&store).await.unwrap();
     let lease = &stale.lease;
@@ -65,6 +68,7 @@ async fn a_stale_worker_writes_nothing(pool: PgPool) {
     let id = FineTunedModelId::new();
     let done = stale.job.clone().start().unwrap();
     let outcomes = [
+        lease::still_ours(&mut tx, lease).await,
         lease::hold(&mut tx, lease).await,
         lease::save(&mut tx, lease, &done).await,
         lease::release(&mut tx, lease, std::time::Duration::ZERO)

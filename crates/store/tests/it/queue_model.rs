@@ -18,6 +18,7 @@ use store::queue::Wish;
 use store::shares::{self, Share};
 use store::{Lease, Store, StoreError, jobs, lease, queue};
 
+use crate::archiving::archived;
 use crate::given::{ANY_WORKER, LEASE, Tenant, job, now, request, some_tenants};
 
 /// Weights of the tenants.
@@ -48,6 +49,8 @@ enum Op {
     Cancel(usize),
     Pause(usize),
     Resume(usize),
+    /// The tenant's project is over: all that it has ends, and nothing new begins.
+    Archive(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -68,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any.clone().prop_map(Op::Cancel),
         1 => any.clone().prop_map(Op::Pause),
         1 => any.prop_map(Op::Resume),
+        1 => (0..WEIGHTS.len()).prop_map(Op::Archive),
     ]
 }
 
@@ -105,6 +109,8 @@ struct Model {
     served: BTreeMap<(usize, usize), [f64; 2]>,
     /// Whether a tenant had jobs that nobody could take, since it last had none at all.
     owed: [bool; WEIGHTS.len()],
+    /// Whose projects are over.
+    archived: [bool; WEIGHTS.len()],
 }
 
 impl Model {
@@ -177,14 +183,16 @@ impl World {
 
     async fn clear(&mut self) {
         self.model = Model::default();
-        let clear = "WITH gone AS (DELETE FROM jobs)
-                     UPDATE project_queues SET n_waiting = 0, n_running = 0";
+        let clear =
+            "WITH gone AS (DELETE FROM jobs), open AS (UPDATE projects SET archived_at = NULL)
+                     UPDATE project_queues SET n_waiting = 0, n_running = 0, closed_at = NULL";
         sqlx::query(clear).execute(&self.pool).await.unwrap();
     }
 
     async fn apply(&mut self, op: Op) -> Checked {
         match op {
-            Op::Submit(tenant) => self.submit(tenant).await,
+            Op::Submit(tenant) => return self.submit(tenant).await,
+            Op::Archive(tenant) => return self.archive(tenant).await,
             Op::Claim => return self.claim().await,
             Op::ClockJump => self.jump().await,
             Op::Reap => return self.reap().await,
@@ -208,10 +216,15 @@ impl World {
         Ok(())
     }
 
-    async fn submit(&mut self, tenant: usize) {
+    async fn submit(&mut self, tenant: usize) -> Checked {
         let job = job(self.tenants[tenant]);
         let mut tx = self.store.tenant_tx(job.project_id).await.unwrap();
-        jobs::create(&mut tx, &job, &request()).await.unwrap();
+        let made = jobs::create(&mut tx, &job, &request()).await;
+        if self.model.archived[tenant] {
+            prop_assert!(matches!(made, Err(StoreError::Archived)), "{made:?}");
+            return Ok(());
+        }
+        made.unwrap();
         tx.commit().await.unwrap();
         self.model.jobs.push(Expected {
             job,
@@ -221,6 +234,25 @@ impl World {
             expired: false,
             delayed: false,
         });
+        Ok(())
+    }
+
+    async fn archive(&mut self, tenant: usize) -> Checked {
+        let owner = self.tenants[tenant];
+        let tx = self.store.org_tx(owner.org_id).await.unwrap();
+        let (tx, stopped) = archived(tx, owner).await;
+        tx.commit().await.unwrap();
+        let mut n_jobs = 0;
+        for held in &mut self.model.jobs {
+            if held.tenant == tenant && !held.job.status.is_final() {
+                held.end_attempt(held.job.clone().cancel(now()).unwrap());
+                n_jobs += 1;
+            }
+        }
+        let was_archived = std::mem::replace(&mut self.model.archived[tenant], true);
+        let expected = (!was_archived).then_some(n_jobs);
+        prop_assert_eq!(stopped.map(|stopped| stopped.n_jobs), expected);
+        Ok(())
     }
 
     async fn claim(&mut self) -> Checked {

@@ -21,7 +21,7 @@ pub struct Hashes {
     pub replay: Option<String>,
     /// Of the validation file's.
     pub valid: Option<String>,
-    /// Of the adapter that the run started from.
+    /// Of the adapter that the run started from, or of the file of tuned weights.
     pub initial: Option<String>,
     /// The kernels that computed it, by name: other ones round otherwise.
     pub kernels: String,

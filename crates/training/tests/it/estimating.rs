@@ -5,7 +5,7 @@ use lm::{Adapter, profile};
 use serde_json::json;
 use tempfile::TempDir;
 use training::memory::Room;
-use training::report::{Code, Draft, Point};
+use training::report::{Code, Draft, Hashes, Point};
 use training::{Estimate, Report, Run, TrainError, Trained, estimate};
 
 use crate::support::{
@@ -233,4 +233,13 @@ fn a_hash_changes_with_what_it_is_of_and_with_nothing_else() {
         let expected: Vec<bool> = (0..differs.len()).map(|of| of == index).collect();
         assert_eq!(differs[..], expected[..], "the {index}th");
     }
+    let tuned = hashes(Run {
+        tuned_weights: Some("weights"),
+        ..run()
+    });
+    let expected = Hashes {
+        initial: Some("weights".to_owned()),
+        ..before
+    };
+    assert_eq!(tuned, expected);
 }

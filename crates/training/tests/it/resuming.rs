@@ -274,7 +274,7 @@ fn a_run_that_started_elsewhere_is_refused() {
         panic!("it was not refused")
     };
     assert!(
-        error.to_string().contains("its initial adapter differs"),
+        error.to_string().contains("its initial model differs"),
         "{error}"
     );
 }

@@ -127,6 +127,7 @@ pub(crate) fn run_of<'a>(
     Run {
         model,
         base_fingerprint: "tiny",
+        tuned_weights: None,
         config,
         train: rows,
         replay: None,

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::auto::{Facts, estimated_tokens, learning_rate};
-use domain::config::Method;
+use domain::config::{IncompatibleModel, Method, TunedModel};
 use domain::model_name::fine_tuned_name;
 use domain::{Job, JobId, JobStatus, TrainingConfig};
 use serde_json::{Value, json};
@@ -51,6 +51,7 @@ pub async fn create_job(
     };
     let inputs = inputs(&mut tx, &new, now).await?;
     let (job, request) = resolved(new, &inputs, &tenant, now)?;
+    inputs.check_start(&job.model, &job.config)?;
     let needs = needs(&inputs.model.base, &job.config);
     jobs::create_needing(&mut tx, &job, &request, needs).await?;
     admit(&mut tx, &job, &inputs.training).await?;
@@ -83,6 +84,8 @@ fn created(job: &Job) -> Act {
 /// What a request names, looked up.
 pub(super) struct Inputs {
     pub(super) model: ResolvedModel,
+    /// What the model consists of, if it is a tuned one and this project made it. Of another's the worker will see it.
+    tuned: Option<TunedModel>,
     pub(super) training: File,
     pub(super) validation: Option<File>,
 }
@@ -96,6 +99,10 @@ pub(super) async fn inputs(
 ) -> Result<Inputs, ApiError> {
     let model = models::resolve(tx, &new.model).await?;
     let model = model.ok_or_else(|| ApiError::not_found(Thing::Model, &new.model))?;
+    let maker = match &model.tuned {
+        Some(tuned) => jobs::find(tx, tuned.job_id).await?,
+        None => None,
+    };
     let training = usable_file(tx, "training_file", &new.training_file, now).await?;
     let validation = match &new.validation_file {
         Some(id) => Some(usable_file(tx, "validation_file", id, now).await?),
@@ -106,6 +113,7 @@ pub(super) async fn inputs(
     }
     Ok(Inputs {
         model,
+        tuned: maker.map(|maker| TunedModel::from(&maker.job.config.tuning)),
         training,
         validation,
     })
@@ -120,6 +128,18 @@ impl Inputs {
             n_params: self.model.base.n_params,
             context_length: self.model.base.context_length,
             fallback_seed: random::seed()?,
+        })
+    }
+
+    /// Refuses a job with these settings that could not go on from its model, which the request calls `name`.
+    pub(super) fn check_start(&self, name: &str, config: &TrainingConfig) -> Result<(), ApiError> {
+        let Some(tuned) = self.tuned else {
+            return Ok(());
+        };
+        let checked = tuned.check(&config.tuning, name, &self.model.base.name);
+        checked.map_err(|misfit| {
+            ApiError::invalid("model", format!("Cannot go on from this model: {misfit}."))
+                .code(IncompatibleModel::CODE)
         })
     }
 }

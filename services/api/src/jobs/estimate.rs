@@ -151,6 +151,7 @@ pub async fn estimate_job(
     let queue_position = queue::next_position(&mut tx).await?;
     let facts = inputs.facts()?;
     let config = new.asked.resolve(&facts);
+    inputs.check_start(&new.model, &config)?;
     let worker = worker(&mut tx, needs(&inputs.model.base, &config)).await?;
     tx.commit().await?;
 

@@ -129,7 +129,7 @@ async fn known_user(
     Ok(id)
 }
 
-/// List a project's users, newest first. Those whose role follows from a group are not listed.
+/// List a project's users, those who were added last first. Those whose role follows from a group are not listed.
 #[utoipa::path(
     get,
     path = "/v1/organization/projects/{project_id}/users",

@@ -127,6 +127,58 @@ async fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_job_goes_on_from_a_tuned_model_as_that_was_tuned() {
+    let app = TestApp::start().await;
+    let file = app.alice.training_file().await;
+    let tuned = async |settings: Value| {
+        app.alice.job(json!({"attune": settings})).await;
+        app.finish_next_job().await.model_name
+    };
+    let adapter = tuned(json!({})).await;
+    let whole = tuned(json!({"tuning": "full"})).await;
+    let with_embeddings = tuned(json!({"tuning": "full", "train_embeddings": true})).await;
+
+    for (model, settings, way_out) in [
+        (&whole, json!({}), "set `tuning` to `full`"),
+        (
+            &adapter,
+            json!({"tuning": "full"}),
+            "set `tuning` to `lora`",
+        ),
+        (
+            &with_embeddings,
+            json!({"tuning": "full"}),
+            "set `train_embeddings` to `true`",
+        ),
+    ] {
+        let body = request(&file, json!({"model": model, "attune": settings}));
+        for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/estimate"] {
+            let answer = app.alice.post(path, &body).await;
+            let expected = (
+                400,
+                Some("model".to_owned()),
+                Some("incompatible_model".to_owned()),
+            );
+            assert_eq!(answer.refusal(), expected, "{path} {body}");
+            assert!(answer.text.contains(way_out), "{}", answer.text);
+        }
+    }
+    for (model, settings) in [
+        (&adapter, json!({})),
+        (&whole, json!({"tuning": "full"})),
+        (&whole, json!({"tuning": "full", "train_embeddings": true})),
+        (
+            &with_embeddings,
+            json!({"tuning": "full", "train_embeddings": true}),
+        ),
+    ] {
+        let body = request(&file, json!({"model": model, "attune": settings}));
+        let job = app.alice.post("/v1/fine_tuning/jobs", &body).await.ok();
+        assert_eq!(job["model"], *model, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_for_something_else_is_refused() {
     let app = TestApp::start().await;
     let created = app.alice.upload(Form::of("batch", ROWS)).await.ok();

@@ -1,5 +1,7 @@
 //! The organization's endpoints, as its administrator uses them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, redacted};
@@ -53,6 +55,68 @@ async fn a_project_is_made_listed_and_renamed() {
         .ok();
     assert_eq!(second["has_more"], false);
     assert_eq!(second["data"][0]["id"], app.alice_project.to_string());
+}
+
+/// The ids of a whole list, read two at a time.
+async fn paged(app: &TestApp, path: &str) -> Vec<String> {
+    let (mut ids, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = app.admin.get(&format!("{path}?limit=2{after}")).await.ok();
+        let data: Vec<String> = page["data"].as_array().unwrap().iter().map(id).collect();
+        assert!((1..=2).contains(&data.len()), "{page}");
+        assert_eq!(page["object"], "list");
+        assert_eq!(page["first_id"], data[0]);
+        assert_eq!(page["last_id"], data[data.len() - 1]);
+        after = format!("&after={}", data[data.len() - 1]);
+        ids.extend(data);
+        if page["has_more"] == false {
+            return ids;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_projects_users_and_service_accounts_come_in_pages() {
+    let app = TestApp::start().await;
+    let create = async |path: &str, body: Value| {
+        app.clock.advance(Duration::from_secs(1));
+        id(&app.admin.post(path, &body).await.ok())
+    };
+    let [first, second] = [
+        create(PROJECTS, json!({"name": "Legal"})).await,
+        create(PROJECTS, json!({"name": "Tax"})).await,
+    ];
+    let users = format!("{PROJECTS}/{first}/users");
+    let empty = app.admin.get(&users).await.ok();
+    let nothing =
+        json!({"object": "list", "data": [], "first_id": null, "last_id": null, "has_more": false});
+    assert_eq!(empty, nothing);
+    let mut added = Vec::new();
+    for n in 0..5 {
+        let body = json!({"email": format!("{n}@example.com"), "role": "member"});
+        added.push(create(&users, body).await);
+    }
+    added.reverse();
+    assert_eq!(paged(&app, &users).await, added);
+    // In the order in which they came to this project.
+    let users = format!("{PROJECTS}/{second}/users");
+    for user in &added {
+        create(&users, json!({"user_id": user, "role": "viewer"})).await;
+    }
+    added.reverse();
+    assert_eq!(paged(&app, &users).await, added);
+    let stranger = format!("{PROJECTS}/{}/users?after={}", app.alice_project, added[0]);
+    let refused = app.admin.get(&stranger).await.refusal();
+    assert_eq!((refused.0, refused.1.as_deref()), (400, Some("after")));
+
+    let accounts = format!("{PROJECTS}/{first}/service_accounts");
+    assert_eq!(app.admin.get(&accounts).await.ok(), nothing);
+    let mut made = Vec::new();
+    for n in 0..5 {
+        made.push(create(&accounts, json!({"name": format!("robot {n}")})).await);
+    }
+    made.reverse();
+    assert_eq!(paged(&app, &accounts).await, made);
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ impl Inputs {
         Ok(Run {
             model: &self.model,
             base_fingerprint: &self.fingerprint,
+            tuned_weights: None,
             config: &self.config,
             train: &self.train,
             replay: self.replay.as_ref(),

@@ -1,0 +1,60 @@
+//! Objects that an attempt stores. A row that names one is fenced by the lease; this keeps a worker that lost its job from
+//! storing what no row would ever name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use artifacts::{ObjectStore, Stored};
+use domain::Failure;
+use store::{Lease, Store, StoreError, lease};
+
+use crate::failure::Stop;
+
+/// Stores objects for one attempt, as long as the job is its own.
+pub(crate) struct Uploads {
+    store: Store,
+    objects: ObjectStore,
+    lease: Lease,
+}
+
+impl Uploads {
+    pub(crate) fn new(store: Store, objects: ObjectStore, lease: Lease) -> Self {
+        Self {
+            store,
+            objects,
+            lease,
+        }
+    }
+
+    /// Uploads every file of `dir` below `prefix` (which ends in `/`) and returns the SHA-256 of each by name.
+    pub(crate) async fn folder(
+        &self,
+        dir: &Path,
+        prefix: &str,
+    ) -> Result<BTreeMap<String, String>, Stop> {
+        let mut sums = BTreeMap::new();
+        for entry in std::fs::read_dir(dir).map_err(|error| Failure::transient(&error))? {
+            let path = entry.map_err(|error| Failure::transient(&error))?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let stored = self.file(&path, &format!("{prefix}{name}")).await?;
+            sums.insert(name, stored.sha256);
+        }
+        Ok(sums)
+    }
+
+    /// Uploads one file. Each asks anew: a checkpoint may take longer than a lease.
+    pub(crate) async fn file(&self, path: &Path, key: &str) -> Result<Stored, Stop> {
+        self.still_ours().await?;
+        Ok(self.objects.put_file(key, path).await?)
+    }
+
+    async fn still_ours(&self) -> Result<(), StoreError> {
+        let mut tx = self.store.tenant_tx(self.lease.project_id).await?;
+        lease::still_ours(&mut tx, &self.lease).await?;
+        tx.commit().await
+    }
+}
