@@ -91,12 +91,8 @@ pub async fn list(
     after_step: u64,
     limit: u32,
 ) -> Result<Page<StepMetrics>, StoreError> {
-    let recorded = recorded(tx, job_id, after_step, limit).await?;
-    let steps = recorded.data.into_iter().map(|step| step.metrics);
-    Ok(Page {
-        data: steps.collect(),
-        has_more: recorded.has_more,
-    })
+    let page = recorded(tx, job_id, after_step, limit).await?;
+    Ok(page.map(|step| step.metrics))
 }
 
 /// The numbers of one step, and when its worker first stored them.
