@@ -116,7 +116,10 @@ pub async fn take(
             next_line: from_bigint("next line", row.next_line)?,
             n_failures: row.n_failures,
             is_warned: row.warned_at.is_some(),
-            lease_token: row.lease_token.map(LeaseToken).ok_or(StoreError::LeaseLost)?,
+            lease_token: row
+                .lease_token
+                .map(LeaseToken)
+                .ok_or(StoreError::LeaseLost)?,
         })
     });
     runs.collect()

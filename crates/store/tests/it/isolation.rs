@@ -11,6 +11,7 @@ use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
 use store::sealed::Keyring;
 use store::service_accounts::{self, ServiceAccount};
+use store::wandb::{accounts, runs};
 use store::webhooks::{self, Settings};
 use store::{
     Store, TenantTx, batches, checkpoints, jobs, members, metrics, models, permissions, projects,
@@ -22,6 +23,7 @@ use crate::batches::{batch, line, turn};
 use crate::given::{Tenant, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
+use crate::wandb;
 
 /// Tables that a tenant's role may not read at all.
 const CLOSED_TO_TENANTS: [&str; 4] = [
@@ -91,6 +93,10 @@ async fn fill(store: &Store, tenant: Tenant) {
     quotas::set(&mut tx, tenant.org_id, tenant.project_id, &limits)
         .await
         .unwrap();
+    let (account, project_id) = (wandb::account(), tenant.project_id);
+    accounts::set(&mut tx, &keyring(), project_id, &account, "key", now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
     files::create(&mut tx, &file(tenant)).await.unwrap();
@@ -112,6 +118,9 @@ async fn fill(store: &Store, tenant: Tenant) {
         .await
         .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
+        .await
+        .unwrap();
+    runs::create(&mut tx, claimed.job.id, 1, now())
         .await
         .unwrap();
     keep_answer(&mut tx).await;
@@ -150,6 +159,10 @@ async fn administer(store: &Store, tenant: Tenant, model: &str) {
     tx.commit().await.unwrap();
 }
 
+fn keyring() -> Keyring {
+    Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap()
+}
+
 /// An endpoint, and an event on its way there.
 async fn hear(tx: &mut TenantTx) {
     let settings = Settings {
@@ -157,7 +170,7 @@ async fn hear(tx: &mut TenantTx) {
         url: "https://example.com/".to_owned(),
         event_types: vec![WebhookEventType::BatchFailed],
     };
-    let keyring = Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap();
+    let keyring = keyring();
     let endpoint = webhooks::create(tx, &keyring, &settings, "secret", now());
     endpoint.await.unwrap().expect("there is room for one");
     webhooks::enqueue(tx, WebhookEventType::BatchFailed, "batch_1", now())

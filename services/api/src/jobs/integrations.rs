@@ -1,9 +1,7 @@
 //! `integrations`: other services that are told how a job goes. The one there is, is Weights & Biases.
 
 use domain::FieldError;
-use domain::limits::{
-    MAX_INTEGRATIONS, MAX_WANDB_NAME_CHARS, MAX_WANDB_TAG_CHARS, MAX_WANDB_TAGS,
-};
+use domain::limits::{MAX_INTEGRATIONS, MAX_WANDB_NAME_CHARS, MAX_WANDB_TAG_CHARS, MAX_WANDB_TAGS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -59,7 +57,10 @@ pub(super) fn read(fields: &Map<String, Value>) -> Result<Vec<Integration>, Fiel
         Some(_) => return Err(FieldError::new("integrations", "must be a list")),
     };
     if list.len() > MAX_INTEGRATIONS {
-        let message = format!("has {} entries; at most {MAX_INTEGRATIONS} are allowed", list.len());
+        let message = format!(
+            "has {} entries; at most {MAX_INTEGRATIONS} are allowed",
+            list.len()
+        );
         return Err(FieldError::new("integrations", message));
     }
     let list = list.iter().enumerate();
@@ -77,8 +78,8 @@ fn integration(path: &str, value: &Value) -> Result<Integration, FieldError> {
         return Err(FieldError::new(path, "must be a JSON object"));
     };
     let project = text(&path, fields, "project", NOT_IN_NAMES)?;
-    let project = project
-        .ok_or_else(|| FieldError::new(format!("{path}.project"), "is required"))?;
+    let project =
+        project.ok_or_else(|| FieldError::new(format!("{path}.project"), "is required"))?;
     Ok(Integration {
         r#type: Kind::Wandb,
         wandb: Wandb {
@@ -120,10 +121,16 @@ fn read_tags(path: &str, value: Option<&Value>) -> Result<Vec<String>, FieldErro
     let list = match value {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) if list.len() <= MAX_WANDB_TAGS => list,
-        Some(_) => return Err(error(format!("must be a list of at most {MAX_WANDB_TAGS} tags"))),
+        Some(_) => {
+            return Err(error(format!(
+                "must be a list of at most {MAX_WANDB_TAGS} tags"
+            )));
+        }
     };
     let tags = list.iter().map(|tag| {
-        let tag = tag.as_str().filter(|tag| is_short(tag, MAX_WANDB_TAG_CHARS));
+        let tag = tag
+            .as_str()
+            .filter(|tag| is_short(tag, MAX_WANDB_TAG_CHARS));
         tag.map(str::to_owned).ok_or_else(|| {
             error(format!(
                 "each must be a string of 1 to {MAX_WANDB_TAG_CHARS} characters"
@@ -195,16 +202,34 @@ mod tests {
             (json!([{"type": "mlflow"}]), "integrations[0].type"),
             (json!([{"type": "wandb"}]), "integrations[0].wandb"),
             (wandb(json!({})), "integrations[0].wandb.project"),
-            (wandb(json!({"project": ""})), "integrations[0].wandb.project"),
-            (wandb(json!({"project": long})), "integrations[0].wandb.project"),
-            (wandb(json!({"project": "a/b"})), "integrations[0].wandb.project"),
-            (wandb(json!({"project": "p", "name": 3})), "integrations[0].wandb.name"),
+            (
+                wandb(json!({"project": ""})),
+                "integrations[0].wandb.project",
+            ),
+            (
+                wandb(json!({"project": long})),
+                "integrations[0].wandb.project",
+            ),
+            (
+                wandb(json!({"project": "a/b"})),
+                "integrations[0].wandb.project",
+            ),
+            (
+                wandb(json!({"project": "p", "name": 3})),
+                "integrations[0].wandb.name",
+            ),
             (
                 wandb(json!({"project": "p", "entity": "a/../b"})),
                 "integrations[0].wandb.entity",
             ),
-            (wandb(json!({"project": "p", "tags": "t"})), "integrations[0].wandb.tags"),
-            (wandb(json!({"project": "p", "tags": many})), "integrations[0].wandb.tags"),
+            (
+                wandb(json!({"project": "p", "tags": "t"})),
+                "integrations[0].wandb.tags",
+            ),
+            (
+                wandb(json!({"project": "p", "tags": many})),
+                "integrations[0].wandb.tags",
+            ),
             (
                 wandb(json!({"project": "p", "tags": ["x".repeat(65)]})),
                 "integrations[0].wandb.tags",

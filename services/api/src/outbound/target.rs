@@ -42,7 +42,9 @@ pub enum TargetError {
     #[error("the host's name is not known")]
     UnknownHost,
     /// Within the walls.
-    #[error("the host has an address that is not public, and this installation sends nothing there")]
+    #[error(
+        "the host has an address that is not public, and this installation sends nothing there"
+    )]
     NotPublic,
 }
 

@@ -135,7 +135,13 @@ impl Client {
         url.path_segments_mut()
             .map_err(|()| ReportError::Unreadable)?
             .pop_if_empty()
-            .extend(["files", &place.entity, &place.project, run_name, "file_stream"]);
+            .extend([
+                "files",
+                &place.entity,
+                &place.project,
+                run_name,
+                "file_stream",
+            ]);
         self.post(credentials, url.as_str(), body).await.map(drop)
     }
 
@@ -203,7 +209,10 @@ mod tests {
     fn a_server_s_address_is_kept_without_what_does_not_belong_to_it() {
         for (text, kept) in [
             ("https://api.wandb.ai", "https://api.wandb.ai"),
-            ("https://wandb.example.com:8443/", "https://wandb.example.com:8443"),
+            (
+                "https://wandb.example.com:8443/",
+                "https://wandb.example.com:8443",
+            ),
             ("http://10.0.0.7/wandb/", "http://10.0.0.7/wandb"),
         ] {
             assert_eq!(base_url(text).as_deref(), Ok(kept));

@@ -170,10 +170,12 @@ pub(super) fn page(base_url: &str, place: &Place, run_name: &str) -> Option<Stri
     if let Some(host) = shown {
         url.set_host(Some(&host)).ok()?;
     }
-    url.path_segments_mut()
-        .ok()?
-        .pop_if_empty()
-        .extend([place.entity.as_str(), &place.project, "runs", run_name]);
+    url.path_segments_mut().ok()?.pop_if_empty().extend([
+        place.entity.as_str(),
+        &place.project,
+        "runs",
+        run_name,
+    ]);
     Some(url.into())
 }
 
@@ -188,9 +190,18 @@ mod tests {
             project: "support".to_owned(),
         };
         for (base_url, expected) in [
-            ("https://api.wandb.ai", "https://wandb.ai/my%20team/support/runs/r"),
-            ("https://api.corp.com", "https://app.corp.com/my%20team/support/runs/r"),
-            ("http://10.0.0.7:8080", "http://10.0.0.7:8080/my%20team/support/runs/r"),
+            (
+                "https://api.wandb.ai",
+                "https://wandb.ai/my%20team/support/runs/r",
+            ),
+            (
+                "https://api.corp.com",
+                "https://app.corp.com/my%20team/support/runs/r",
+            ),
+            (
+                "http://10.0.0.7:8080",
+                "http://10.0.0.7:8080/my%20team/support/runs/r",
+            ),
         ] {
             assert_eq!(page(base_url, &place, "r").as_deref(), Some(expected));
         }

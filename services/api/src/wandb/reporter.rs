@@ -223,8 +223,13 @@ impl Reporter {
         let page = report::page(&account.base_url, &place, &name);
         let page = page.ok_or(ReportError::Unreadable)?;
         let mut tx = self.store.tenant_tx(run.project_id).await?;
-        self.say(&mut tx, run, EventLevel::Info, format!("Weights & Biases run: {page}"))
-            .await?;
+        self.say(
+            &mut tx,
+            run,
+            EventLevel::Info,
+            format!("Weights & Biases run: {page}"),
+        )
+        .await?;
         runs::made(&mut tx, run, &place).await?;
         tx.commit().await?;
         Ok(place)
