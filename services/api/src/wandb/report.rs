@@ -84,26 +84,25 @@ pub(super) fn has_begun(job: &Job) -> bool {
 }
 
 /// What is added to a run: lines of its history from `next_line` on, and with `ends` that it is over. Without either it says
-/// that the run is alive.
+/// that the run is alive. The summary shows `last`, the last step that there is.
 pub(super) fn addition(
-    stored: &StoredJob,
+    StoredJob { job, .. }: &StoredJob,
     next_line: u64,
     steps: &[RecordedStep],
     last: Option<&RecordedStep>,
     ends: bool,
 ) -> Value {
-    let job = &stored.job;
     let mut addition = json!({});
+    if steps.is_empty() && !ends {
+        return addition;
+    }
+    let shown = |step| line(step, job.created_at);
     if !steps.is_empty() {
-        let lines: Vec<String> = steps
-            .iter()
-            .map(|step| Value::Object(line(step, job.created_at)).to_string())
-            .collect();
+        let lines = steps.iter().map(|step| Value::Object(shown(step)));
+        let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
         addition["files"][HISTORY] = json!({"offset": next_line, "content": lines});
     }
-    let mut summary = last
-        .map(|step| line(step, job.created_at))
-        .unwrap_or_default();
+    let mut summary = last.map(shown).unwrap_or_default();
     if ends {
         summary.insert("status".to_owned(), json!(job.status));
         summary.insert("trained_tokens".to_owned(), json!(job.trained_tokens));
@@ -111,11 +110,9 @@ pub(super) fn addition(
         addition["complete"] = json!(true);
         addition["exitcode"] = json!(exit_code(job.status));
     }
-    if !summary.is_empty() {
-        // Always the same line: the server reads the last one.
-        let summary = Value::Object(summary).to_string();
-        addition["files"][SUMMARY] = json!({"offset": 0, "content": [summary]});
-    }
+    // Always the same line: the server reads the last one.
+    let summary = Value::Object(summary).to_string();
+    addition["files"][SUMMARY] = json!({"offset": 0, "content": [summary]});
     addition
 }
 

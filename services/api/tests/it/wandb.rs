@@ -212,7 +212,7 @@ async fn a_job_is_shown_from_its_first_step_to_its_end() {
         (steps(&run.history), &run.offsets[..]),
         (vec![1, 2, 3], &[0, 2][..])
     );
-    assert_eq!((run.n_made, run.n_heartbeats, run.exit_code), (1, 1, None));
+    assert_eq!((run.n_made, run.n_heartbeats, run.exit_code), (1, 2, None));
     let line = &run.history[1];
     assert_eq!(line["train_loss"], 0.5);
     assert_eq!(
