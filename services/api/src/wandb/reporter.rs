@@ -10,7 +10,7 @@ use domain::failure::error_chain;
 use futures::{StreamExt as _, stream};
 use store::events::{self, EventLevel, NewEvent};
 use store::jobs::{self, StoredJob};
-use store::metrics::{self, RecordedStep};
+use store::metrics::{RecordedStep, recorded};
 use store::sealed::Keyring;
 use store::wandb::accounts;
 use store::wandb::runs::{self, Next, Place, Run};
@@ -116,7 +116,9 @@ impl Reporter {
         let due = runs::take(&mut tx, BATCH, LEASE).await?;
         tx.commit().await?;
         let n = due.len();
-        let reports = due.iter().map(|run| self.report(run));
+        let reports = due
+            .into_iter()
+            .map(|run| async move { self.report(&run).await });
         let reported: Vec<Result<(), StoreError>> = stream::iter(reports)
             .buffer_unordered(AT_ONCE)
             .collect()
@@ -179,10 +181,10 @@ impl Reporter {
             return Ok(None);
         }
         let credentials = self.credentials(&mut tx).await?;
-        let steps = metrics::recorded(&mut tx, run.job_id, run.last_step, STEPS).await?;
+        let steps = recorded(&mut tx, run.job_id, run.last_step, STEPS).await?;
         let last = match run.last_step.checked_sub(1) {
             Some(before) if steps.data.is_empty() => {
-                let page = metrics::recorded(&mut tx, run.job_id, before, 1).await?;
+                let page = recorded(&mut tx, run.job_id, before, 1).await?;
                 page.data.into_iter().next()
             }
             _ => None,

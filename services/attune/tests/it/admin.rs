@@ -254,11 +254,17 @@ fn a_project_s_account_of_weights_and_biases_is_the_operators() {
     let key = "0123456789abcdef0123456789abcdef01234567";
     let file = folder.path().join("wandb-key");
     std::fs::write(&file, format!("{key}\n")).unwrap();
-    let wandb = |arguments: &[&str]| [&["project", "wandb"], arguments].concat();
-    let show = wandb(&["show", "default"]);
+    let show = ["project", "wandb", "show", "default"];
     refused(folder.path(), &show, "admin project wandb set");
 
-    let set = wandb(&["set", "default", "--api-key-file", file.to_str().unwrap()]);
+    let set = [
+        "project",
+        "wandb",
+        "set",
+        "default",
+        "--api-key-file",
+        file.to_str().unwrap(),
+    ];
     let account = json(folder.path(), &set);
     assert_eq!(
         (&account["base_url"], &account["entity"]),
@@ -279,12 +285,12 @@ fn a_project_s_account_of_weights_and_biases_is_the_operators() {
     assert!(!shown.to_string().contains(&key[..8]));
     let wrong = ["--base-url", "wandb.example.com"];
     refused(folder.path(), &[&set[..], &wrong].concat(), "--base-url");
-    let missing = wandb(&["set", "default", "--api-key-file", "/no/such/file"]);
+    let missing = [&set[..5], &["/no/such/file"]].concat();
     refused(folder.path(), &missing, "/no/such/file");
     let rotated = json(folder.path(), &["secrets", "rotate"]);
     assert_eq!(rotated["resealed"], 0, "it is sealed with the first key");
 
-    let remove = wandb(&["remove", "default"]);
+    let remove = ["project", "wandb", "remove", "default"];
     assert_eq!(json(folder.path(), &remove)["removed"], true);
     refused(folder.path(), &remove, "admin project wandb set");
     let log = lines(folder.path(), &["audit", "export"]);
