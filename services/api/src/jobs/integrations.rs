@@ -33,15 +33,14 @@ enum Kind {
 #[schema(as = WandbIntegration)]
 pub(crate) struct Wandb {
     /// The project there, which is made if it is not there.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^/\\#?%:]+$")]
     pub(crate) project: String,
     /// What the run is called; the job's id if this is absent.
     #[schema(min_length = 1, max_length = 128)]
     pub(crate) name: Option<String>,
     /// The user or team that it belongs to; that of the project's account if this is absent.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^/\\#?%:]+$")]
     pub(crate) entity: Option<String>,
-    /// Beside `attune/finetune`, `attune/` with the base model, and `attune/` with the job's id.
     #[schema(required = false, schema_with = tags)]
     pub(crate) tags: Vec<String>,
 }
@@ -154,6 +153,9 @@ fn tags() -> Schema {
         .min_length(Some(1))
         .max_length(Some(MAX_WANDB_TAG_CHARS));
     let list = ArrayBuilder::new()
+        .description(Some(
+            "Beside `attune/finetune`, `attune/` with the base model, and `attune/` with the job's id.",
+        ))
         .items(tag)
         .max_items(Some(MAX_WANDB_TAGS));
     nullable(list).into()
