@@ -145,7 +145,9 @@ async fn a_project_without_an_account_is_told_who_sets_one() {
         answer.text
     );
     assert_eq!(app.bob.get(JOBS).await.ok()["data"], json!([]));
-    // An estimate makes no job.
+    // An estimate makes no job, so it needs no account.
+    app.register_wordy().await;
+    body["model"] = json!("wordy");
     app.bob.post(&format!("{JOBS}/estimate"), &body).await.ok();
 
     let asked = json!([{"type": "wandb", "wandb": {
