@@ -172,17 +172,17 @@ mod tests {
         read(&fields)
     }
 
-    fn wandb(fields: Value) -> Value {
+    fn wandb(fields: &Value) -> Value {
         json!([{"type": "wandb", "wandb": fields}])
     }
 
     #[test]
     fn what_is_read_is_shown_with_every_field() {
         let asked = json!({"project": "support", "tags": ["a"], "new_field": 1});
-        let read = given(wandb(asked)).unwrap();
+        let read = given(wandb(&asked)).unwrap();
         assert_eq!(
             serde_json::to_value(&read).unwrap(),
-            wandb(json!({"project": "support", "name": null, "entity": null, "tags": ["a"]}))
+            wandb(&json!({"project": "support", "name": null, "entity": null, "tags": ["a"]}))
         );
         let stored = serde_json::to_value(&read[0]).unwrap();
         assert_eq!(
@@ -203,37 +203,37 @@ mod tests {
             (json!(vec![json!({}); 6]), "integrations"),
             (json!([{"type": "mlflow"}]), "integrations[0].type"),
             (json!([{"type": "wandb"}]), "integrations[0].wandb"),
-            (wandb(json!({})), "integrations[0].wandb.project"),
+            (wandb(&json!({})), "integrations[0].wandb.project"),
             (
-                wandb(json!({"project": ""})),
+                wandb(&json!({"project": ""})),
                 "integrations[0].wandb.project",
             ),
             (
-                wandb(json!({"project": long})),
+                wandb(&json!({"project": long})),
                 "integrations[0].wandb.project",
             ),
             (
-                wandb(json!({"project": "a/b"})),
+                wandb(&json!({"project": "a/b"})),
                 "integrations[0].wandb.project",
             ),
             (
-                wandb(json!({"project": "p", "name": 3})),
+                wandb(&json!({"project": "p", "name": 3})),
                 "integrations[0].wandb.name",
             ),
             (
-                wandb(json!({"project": "p", "entity": "a/../b"})),
+                wandb(&json!({"project": "p", "entity": "a/../b"})),
                 "integrations[0].wandb.entity",
             ),
             (
-                wandb(json!({"project": "p", "tags": "t"})),
+                wandb(&json!({"project": "p", "tags": "t"})),
                 "integrations[0].wandb.tags",
             ),
             (
-                wandb(json!({"project": "p", "tags": many})),
+                wandb(&json!({"project": "p", "tags": many})),
                 "integrations[0].wandb.tags",
             ),
             (
-                wandb(json!({"project": "p", "tags": ["x".repeat(65)]})),
+                wandb(&json!({"project": "p", "tags": ["x".repeat(65)]})),
                 "integrations[0].wandb.tags",
             ),
         ] {

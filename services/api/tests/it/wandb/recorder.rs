@@ -135,8 +135,8 @@ impl Drop for Recorder {
 }
 
 impl Kept {
-    /// Keeps the request, or refuses it.
-    fn let_in(&self, headers: &HeaderMap, body: &Value) -> Result<(), Response> {
+    /// Keeps the request. What it gives is the refusal.
+    fn refuses(&self, headers: &HeaderMap, body: &Value) -> Option<Response> {
         *self.n_requests.lock().unwrap() += 1;
         let text = format!("{headers:?} {body}\n");
         self.received.lock().unwrap().push_str(&text);
@@ -148,12 +148,12 @@ impl Kept {
         let status = match (refusal, wanted) {
             (Some(status), _) => status,
             (None, Some(wanted)) if given != Some(wanted.as_str()) => 401,
-            _ => return Ok(()),
+            _ => return None,
         };
         self.came.notify_one();
         let status = StatusCode::from_u16(status).unwrap();
         // As a careless proxy would, it shows what it was sent.
-        Err((status, [("location", "/elsewhere")], text).into_response())
+        Some((status, [("location", "/elsewhere")], text).into_response())
     }
 
     async fn answer(&self, endpoint: &'static str, body: Value) -> Response {
@@ -172,7 +172,7 @@ async fn graphql(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    if let Err(refusal) = kept.let_in(&headers, &body) {
+    if let Some(refusal) = kept.refuses(&headers, &body) {
         return refusal;
     }
     assert!(body["query"].as_str().unwrap().contains("upsertBucket"));
@@ -202,7 +202,7 @@ async fn file_stream(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    if let Err(refusal) = kept.let_in(&headers, &body) {
+    if let Some(refusal) = kept.refuses(&headers, &body) {
         return refusal;
     }
     {
