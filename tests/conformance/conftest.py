@@ -71,8 +71,8 @@ def server(tiny_base):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = open(data / "up.log", "w")
-    # The receivers of webhooks are on this machine.
-    allowed = {"ATTUNE_WEBHOOK_ALLOW_HTTP": "1", "ATTUNE_WEBHOOK_ALLOW_PRIVATE": "1"}
+    # The receivers of webhooks and the server of Weights & Biases are on this machine.
+    allowed = {f"ATTUNE_{kind}_ALLOW_{what}": "1" for kind in ("WEBHOOK", "WANDB") for what in ("HTTP", "PRIVATE")}
     process = subprocess.Popen(
         [ATTUNE, "up", "--data-dir", data, "--port", str(port)], stdout=log, stderr=log, env=os.environ | allowed
     )

@@ -37,3 +37,12 @@ pub const MAX_BATCH_BYTES: u64 = 200 * 1024 * 1024;
 pub const MAX_CUSTOM_ID_CHARS: usize = 512;
 /// Batches of one project that are not final.
 pub const MAX_OPEN_BATCHES: u64 = 100;
+
+/// Services that one job reports to.
+pub const MAX_INTEGRATIONS: usize = 5;
+/// Characters of a project, an entity and a run's name at Weights & Biases, which are its own limits.
+pub const MAX_WANDB_NAME_CHARS: usize = 128;
+/// Tags of one run.
+pub const MAX_WANDB_TAGS: usize = 32;
+/// Characters of a tag, which is Weights & Biases' own limit.
+pub const MAX_WANDB_TAG_CHARS: usize = 64;

@@ -15,7 +15,8 @@ pub struct Head {
     pub job_id: JobId,
     /// The place of its latest event, 0 without one: see [`crate::events::following`].
     pub place: i64,
-    /// Whether it is over. Its last event is told with its end, so none follows `place` then.
+    /// Whether it is over. What its worker tells ends with that; what is told of it afterwards, such as where Weights &
+    /// Biases shows it, no stream waits for.
     pub is_final: bool,
 }
 

@@ -42,6 +42,7 @@ pub mod tx;
 pub mod uploads;
 pub mod users;
 pub mod wake;
+pub mod wandb;
 pub mod webhooks;
 pub mod workers;
 

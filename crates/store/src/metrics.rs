@@ -1,6 +1,7 @@
 //! The numbers of every step of a job's run.
 
 use domain::JobId;
+use time::OffsetDateTime;
 
 use crate::lease::{self, Lease};
 use crate::number::{from_bigint, to_bigint};
@@ -90,10 +91,30 @@ pub async fn list(
     after_step: u64,
     limit: u32,
 ) -> Result<Page<StepMetrics>, StoreError> {
+    let page = recorded(tx, job_id, after_step, limit).await?;
+    Ok(page.map(|step| step.metrics))
+}
+
+/// The numbers of one step, and when its worker first stored them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedStep {
+    /// The numbers.
+    pub metrics: StepMetrics,
+    /// By the database's clock.
+    pub recorded_at: OffsetDateTime,
+}
+
+/// [`list`] with the steps' times.
+pub async fn recorded(
+    tx: &mut TenantTx,
+    job_id: JobId,
+    after_step: u64,
+    limit: u32,
+) -> Result<Page<RecordedStep>, StoreError> {
     let rows = sqlx::query_as!(
         StepMetricsRow,
         "SELECT step, train_loss, train_accuracy, valid_loss, valid_accuracy, learning_rate, grad_norm,
-                n_tokens, n_loss_tokens, step_ms
+                n_tokens, n_loss_tokens, step_ms, created_at
          FROM job_metrics WHERE project_id = $1 AND job_id = $2 AND step > $3 ORDER BY step LIMIT $4",
         tx.project_id().0,
         job_id.0,
@@ -166,11 +187,12 @@ struct StepMetricsRow {
     n_tokens: i64,
     n_loss_tokens: i64,
     step_ms: f64,
+    created_at: OffsetDateTime,
 }
 
 impl StepMetricsRow {
-    fn read(self) -> Result<StepMetrics, StoreError> {
-        Ok(StepMetrics {
+    fn read(self) -> Result<RecordedStep, StoreError> {
+        let metrics = StepMetrics {
             step: from_bigint("step", self.step)?,
             train_loss: self.train_loss,
             train_accuracy: self.train_accuracy,
@@ -181,6 +203,10 @@ impl StepMetricsRow {
             n_tokens: from_bigint("n_tokens", self.n_tokens)?,
             n_loss_tokens: from_bigint("n_loss_tokens", self.n_loss_tokens)?,
             step_ms: self.step_ms,
+        };
+        Ok(RecordedStep {
+            metrics,
+            recorded_at: self.created_at,
         })
     }
 }

@@ -10,7 +10,7 @@ use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
 use crate::auth::oidc::OidcConfig;
-use crate::webhooks::target::Policy;
+use crate::outbound::target::Policy;
 
 /// Where the service listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -34,6 +34,9 @@ pub struct Config {
     pub oidc: Option<OidcConfig>,
     /// Where webhooks may go (`ATTUNE_WEBHOOK_ALLOW_HTTP`, `ATTUNE_WEBHOOK_ALLOW_PRIVATE`).
     pub webhook_targets: Policy,
+    /// Where servers of Weights & Biases may be (`ATTUNE_WANDB_ALLOW_HTTP`, `ATTUNE_WANDB_ALLOW_PRIVATE`). Apart from
+    /// webhooks, because tenants name those: a server inside the walls is no reason to let them in.
+    pub wandb_targets: Policy,
     /// The inference service's address (`ATTUNE_INFERENCE_URL`).
     pub inference_url: String,
     /// What tells the inference service that it is us (`ATTUNE_INTERNAL_TOKEN`).
@@ -95,6 +98,10 @@ impl Config {
             webhook_targets: Policy {
                 allow_http: switch(&variable, "ATTUNE_WEBHOOK_ALLOW_HTTP")?,
                 allow_private: switch(&variable, "ATTUNE_WEBHOOK_ALLOW_PRIVATE")?,
+            },
+            wandb_targets: Policy {
+                allow_http: switch(&variable, "ATTUNE_WANDB_ALLOW_HTTP")?,
+                allow_private: switch(&variable, "ATTUNE_WANDB_ALLOW_PRIVATE")?,
             },
             inference_url: required("ATTUNE_INFERENCE_URL")?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
@@ -180,6 +187,7 @@ mod tests {
             ("ATTUNE_TRUSTED_PROXY", Some("yes")),
             ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
             ("ATTUNE_WEBHOOK_ALLOW_PRIVATE", Some("maybe")),
+            ("ATTUNE_WANDB_ALLOW_HTTP", Some("yes")),
             ("ATTUNE_SECRET_KEYS_FILE", Some("/no/such/file")),
         ] {
             let message = read(name, value).unwrap_err().to_string();

@@ -6,6 +6,7 @@ pub mod checkpoints;
 pub mod create;
 pub mod estimate;
 pub mod events;
+pub(crate) mod integrations;
 mod knobs;
 pub mod list;
 pub mod metrics;

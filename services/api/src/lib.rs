@@ -21,6 +21,7 @@ pub mod jobs;
 pub mod models;
 pub mod openapi;
 pub mod organization;
+pub mod outbound;
 pub mod page;
 pub mod permissions;
 mod random;
@@ -34,6 +35,7 @@ mod telemetry;
 mod text_models;
 pub mod throttle;
 pub mod uploads;
+pub mod wandb;
 pub mod webhooks;
 
 pub use chat::InferenceClient;

@@ -17,14 +17,15 @@ use crate::auth::oidc::Oidc;
 use crate::batches::{Pace, Runner};
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
+use crate::outbound::target::Lookup;
 use crate::state::{AppState, Limits};
 use crate::stranded::Teller;
 use crate::sweeper::Sweeper;
 use crate::text_models::TextModels;
 use crate::throttle::Throttle;
+use crate::wandb::Reporter;
 use crate::webhooks::deliver::Deliverer;
-use crate::webhooks::target::Lookup;
-use crate::{Config, router, webhooks};
+use crate::{Config, router, wandb, webhooks};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
 /// is cut.
@@ -110,7 +111,8 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
     })
 }
 
-/// The sweeper and the loops that answer batches, tell jobs that wait in vain and deliver webhooks: they see every project, which this service's own login may not.
+/// The sweeper and the loops that answer batches, tell jobs that wait in vain, deliver webhooks and report to Weights &
+/// Biases: they see every project, which this service's own login may not.
 fn start_loops(
     config: &Config,
     state: &AppState,
@@ -135,10 +137,15 @@ fn start_loops(
         tokio::spawn(batches.run(stop.clone())),
         tokio::spawn(Teller::new(store.clone()).run(stop.clone().cancelled_owned())),
     ];
-    // Without the keys that secrets are sealed with there is no endpoint that could be told.
+    // Without the keys that secrets are sealed with there is no endpoint that could be told, and no account to report with.
     if let Some(keyring) = config.keyring.clone() {
-        let deliverer = Deliverer::new(store, keyring, state.webhooks.clone(), clock);
+        let webhooks = state.webhooks.clone();
+        let deliverer = Deliverer::new(store.clone(), keyring.clone(), webhooks, clock.clone());
         loops.push(tokio::spawn(deliverer.run(stop.clone().cancelled_owned())));
+        let client = wandb::Client::new(config.wandb_targets, Lookup::system())
+            .context("the client of Weights & Biases could not be set up")?;
+        let reporter = Reporter::new(store, keyring, client, clock);
+        loops.push(tokio::spawn(reporter.run(stop.clone().cancelled_owned())));
     }
     Ok(loops)
 }

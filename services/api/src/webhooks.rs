@@ -10,7 +10,6 @@ pub mod rotate_secret;
 mod sender;
 mod settings;
 mod signature;
-pub mod target;
 pub mod test;
 pub mod update;
 

@@ -12,6 +12,7 @@ mod org;
 mod project;
 mod secrets;
 mod user;
+mod wandb;
 
 use std::path::PathBuf;
 

@@ -165,6 +165,11 @@ pub(crate) async fn claimed(store: &Store) -> Option<Claimed> {
     claimed
 }
 
+/// What this test's secrets are sealed with.
+pub(crate) fn keyring() -> Keyring {
+    Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap()
+}
+
 /// An endpoint of the project that is told of such events.
 pub(crate) async fn listen(tx: &mut TenantTx, event_type: WebhookEventType) {
     let settings = Settings {
@@ -172,7 +177,7 @@ pub(crate) async fn listen(tx: &mut TenantTx, event_type: WebhookEventType) {
         url: "https://example.com/".to_owned(),
         event_types: vec![event_type],
     };
-    let keyring = Keyring::parse(&format!("k:{}", "ab".repeat(32))).unwrap();
+    let keyring = keyring();
     let endpoint = webhooks::create(tx, &keyring, &settings, "secret", now());
     endpoint.await.unwrap().expect("there is room for one");
 }

@@ -10,6 +10,7 @@ use store::files::{self, File, FileStatus};
 use store::idempotency::{self, Answer, Mark, Request};
 use store::quotas::{self, Quotas};
 use store::service_accounts::{self, ServiceAccount};
+use store::wandb::{accounts, runs};
 use store::webhooks;
 use store::{
     Store, TenantTx, batches, checkpoints, jobs, members, metrics, models, permissions, projects,
@@ -18,9 +19,10 @@ use store::{
 
 use crate::archiving::archived;
 use crate::batches::{batch, line, turn};
-use crate::given::{Tenant, listen, now, running, two_tenants};
+use crate::given::{Tenant, keyring, listen, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
+use crate::wandb;
 
 /// Tables that a tenant's role may not read at all.
 const CLOSED_TO_TENANTS: [&str; 4] = [
@@ -90,6 +92,10 @@ async fn fill(store: &Store, tenant: Tenant) {
     quotas::set(&mut tx, tenant.org_id, tenant.project_id, &limits)
         .await
         .unwrap();
+    let (account, project_id) = (wandb::account(), tenant.project_id);
+    accounts::set(&mut tx, &keyring(), project_id, &account, "key", now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
     files::create(&mut tx, &file(tenant)).await.unwrap();
@@ -111,6 +117,9 @@ async fn fill(store: &Store, tenant: Tenant) {
         .await
         .unwrap();
     deletions::enqueue(&mut tx, &Target::Object("k".to_owned()))
+        .await
+        .unwrap();
+    runs::create(&mut tx, claimed.job.id, 1, now())
         .await
         .unwrap();
     keep_answer(&mut tx).await;

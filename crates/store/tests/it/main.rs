@@ -20,3 +20,4 @@ mod roles;
 mod sealed;
 mod upgrade;
 mod uploads;
+mod wandb;

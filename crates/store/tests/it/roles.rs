@@ -116,6 +116,9 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
             "app_tenant",
             "INSERT INTO checkpoint_permissions SELECT * FROM checkpoint_permissions",
         ),
+        ("app_tenant", "UPDATE wandb_accounts SET base_url = 'x'"),
+        ("app_worker", "SELECT * FROM wandb_accounts"),
+        ("app_operator", "SELECT last_error FROM wandb_runs"),
         ("app_operator", "SELECT * FROM jobs"),
         ("app_operator", "SELECT * FROM files"),
     ] {

@@ -19,10 +19,14 @@ const ROWS: &str = include_str!("../../../../tests/data/migrations/0005.sql");
 const SECRET: &str = "sk-attune-0000000000000000000000000000000000000000000000000000000000000000";
 
 fn up_to(last: i64) -> Migrator {
+    those(|version| version <= last)
+}
+
+fn those(is_there: impl Fn(i64) -> bool) -> Migrator {
     let migrations = MIGRATOR.migrations.iter();
-    let earlier = migrations.filter(|migration| migration.version <= last);
+    let there = migrations.filter(|migration| is_there(migration.version));
     Migrator {
-        migrations: Cow::Owned(earlier.cloned().collect()),
+        migrations: Cow::Owned(there.cloned().collect()),
         ..Migrator::DEFAULT
     }
 }
@@ -153,4 +157,30 @@ async fn parts_that_were_there_count_toward_the_storage_from_then_on(pool: PgPoo
     assert!(!with_parts.is_empty());
     pool.execute("DELETE FROM uploads").await.unwrap();
     assert_eq!(stored().await, before);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_migration_that_came_after_a_later_one_is_made_up_for(pool: PgPool) {
+    const LATE: i64 = 12;
+    up_to(BEFORE).run(&pool).await.unwrap();
+    pool.execute(AssertSqlSafe(ROWS)).await.unwrap();
+    those(|version| version != LATE).run(&pool).await.unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(newest > LATE);
+
+    // Jobs that were there move as before; they report to nobody.
+    let moved = pool
+        .execute("UPDATE jobs SET status = 'cancelled', lease_token = NULL, lease_expires_at = NULL WHERE status = 'running'")
+        .await
+        .unwrap();
+    assert_eq!(moved.rows_affected(), 1);
+    let runs: i64 = sqlx::query_scalar("SELECT count(*) FROM wandb_runs")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(runs, 0);
 }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use domain::limits::{MAX_METADATA_KEY_CHARS, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARS};
-use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, Type};
-use utoipa::openapi::{Object, Schema};
+use utoipa::openapi::Schema;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Type};
 
+use super::integrations::Integration;
 use super::settings::{DpoHyperparameters, SupervisedHyperparameters, TrainingSettings, seed};
 use crate::openapi::build::{nullable, word};
 
@@ -45,9 +45,10 @@ pub(crate) struct NewFineTuningJob {
     /// Notes of yours, by which lists can be filtered.
     #[schema(required = false, schema_with = metadata)]
     metadata: Option<BTreeMap<String, String>>,
-    /// Not supported here: it must be empty.
-    #[schema(required = false, schema_with = no_integrations)]
-    integrations: Option<Vec<Value>>,
+    /// Services that are told how the job goes. A project that wants Weights & Biases needs an account, which the
+    /// operator sets.
+    #[schema(max_items = 5)]
+    integrations: Option<Vec<Integration>>,
     /// Every setting that OpenAI has no place for. OpenAI's clients send it with `extra_body`.
     attune: Option<TrainingSettings>,
 }
@@ -109,13 +110,4 @@ fn metadata() -> Schema {
             MAX_METADATA_VALUE_CHARS,
         ))));
     nullable(pairs).into()
-}
-
-fn no_integrations() -> Schema {
-    nullable(
-        ArrayBuilder::new()
-            .items(Object::default())
-            .max_items(Some(0)),
-    )
-    .into()
 }

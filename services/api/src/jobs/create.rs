@@ -13,6 +13,7 @@ use store::files::File;
 use store::jobs::{self, JobRequest, StoredJob};
 use store::models::{self, ResolvedModel};
 use store::quotas;
+use store::wandb::{accounts, runs};
 use store::{TenantTx, stranded};
 use time::OffsetDateTime;
 
@@ -50,10 +51,15 @@ pub async fn create_job(
         Opened::New(once) => once,
     };
     let inputs = inputs(&mut tx, &new, now).await?;
+    let n_integrations = new.integrations.len();
+    if n_integrations > 0 {
+        may_report(&state, &mut tx).await?;
+    }
     let (job, request) = resolved(new, &inputs, &tenant, now)?;
     inputs.check_start(&job.model, &job.config)?;
     let needs = needs(&inputs.model.base, &job.config);
     jobs::create_needing(&mut tx, &job, &request, needs).await?;
+    runs::create(&mut tx, job.id, n_integrations, now).await?;
     admit(&mut tx, &job, &inputs.training).await?;
     events::append(&mut tx, job.id, &first_events(&job)).await?;
     stranded::tell_new(&mut tx, job.id, needs, now).await?;
@@ -73,6 +79,17 @@ async fn admit(tx: &mut TenantTx, job: &Job, training: &File) -> Result<(), ApiE
     let n_rows = training.n_lines.unwrap_or(0).max(1);
     let n_tokens = estimated_tokens(&job.config, n_rows, training.size_bytes);
     Ok(quotas::admit_job(tx, job, n_tokens, job.created_at).await?)
+}
+
+/// Refuses a job that could not report: nobody would see what it was to be seen in.
+async fn may_report(state: &AppState, tx: &mut TenantTx) -> Result<(), ApiError> {
+    if state.keyring.is_some() && accounts::exists(tx).await? {
+        return Ok(());
+    }
+    let message = "This project has no account of Weights & Biases. Whoever runs this installation sets one: `attune \
+                   admin project wandb set PROJECT --api-key-file FILE`. Without one, leave `integrations` out and read \
+                   the job's events or its result file.";
+    Err(ApiError::invalid("integrations", message).code("wandb_not_configured"))
 }
 
 /// What the audit log keeps of it.
@@ -164,7 +181,10 @@ fn resolved(
     let base_model = &inputs.model.base.name;
     let facts = inputs.facts()?;
     let config = new.asked.resolve(&facts);
-    let request = shown_request(&config, &facts);
+    let request = JobRequest {
+        integrations: json!(new.integrations),
+        ..shown_request(&config, &facts)
+    };
     let model_name = fine_tuned_name(
         base_model,
         &tenant.org_slug,

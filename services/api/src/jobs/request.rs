@@ -9,6 +9,7 @@ use domain::limits::{
 use domain::{FieldError, Hyperparameters};
 use serde_json::{Map, Value};
 
+use super::integrations::{self, Integration};
 use super::knobs;
 
 /// A request whose every field is of the right type and within its range. Fields that are not known here are
@@ -22,6 +23,7 @@ pub(super) struct NewJob {
     pub(super) suffix: Option<String>,
     pub(super) asked: Hyperparameters,
     pub(super) metadata: Option<BTreeMap<String, String>>,
+    pub(super) integrations: Vec<Integration>,
 }
 
 impl NewJob {
@@ -31,7 +33,6 @@ impl NewJob {
         let fields = body
             .as_object()
             .ok_or_else(|| FieldError::new("", "must be a JSON object"))?;
-        refuse_integrations(fields)?;
         Ok(Self {
             model: required(fields, "model")?,
             training_file: required(fields, "training_file")?,
@@ -39,6 +40,7 @@ impl NewJob {
             suffix: suffix(fields)?,
             asked: servable(knobs::gather(fields)?)?,
             metadata: metadata(fields)?,
+            integrations: integrations::read(fields)?,
         })
     }
 
@@ -88,19 +90,6 @@ fn suffix(fields: &Map<String, Value>) -> Result<Option<String>, FieldError> {
         ));
     }
     Ok(Some(suffix))
-}
-
-fn refuse_integrations(fields: &Map<String, Value>) -> Result<(), FieldError> {
-    match fields.get("integrations") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Array(list)) if list.is_empty() => Ok(()),
-        Some(Value::Array(_)) => Err(FieldError::new(
-            "integrations",
-            "are not supported here: no job reports to another service. Leave the field out and read the \
-             job's events or its result file",
-        )),
-        Some(_) => Err(FieldError::new("integrations", "must be a list")),
-    }
 }
 
 /// The client's notes, which a job and a batch may carry.
@@ -167,7 +156,10 @@ mod tests {
             (json!({"suffix": "x".repeat(65)}), "suffix"),
             (json!({"suffix": "a:b"}), "suffix"),
             (json!({"suffix": "a b"}), "suffix"),
-            (json!({"integrations": [{"type": "wandb"}]}), "integrations"),
+            (
+                json!({"integrations": [{"type": "wandb"}]}),
+                "integrations[0].wandb",
+            ),
             (
                 json!({"attune": {"replay": {"ratio": 0.1}}}),
                 "attune.replay.file",

@@ -9,6 +9,7 @@ use store::jobs::StoredJob;
 use utoipa::ToSchema;
 
 use super::body::Method;
+use super::integrations::Integration;
 use super::settings::{SupervisedHyperparameters, TrainingSettings};
 use crate::openapi::build;
 
@@ -45,7 +46,7 @@ pub struct FineTuningJob {
     trained_tokens: Option<u64>,
     #[schema(required, value_type = Option<JobErrorBody>)]
     error: Option<JobError>,
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Integration>)]
     integrations: Value,
     seed: u64,
     #[schema(required)]

@@ -53,8 +53,8 @@ async fn every_fault_is_a_400_with_its_param() {
         ),
         (json!({"seed": 1, "attune": {"seed": 2}}), "attune.seed"),
         (
-            json!({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}),
-            "integrations",
+            json!({"integrations": [{"type": "wandb", "wandb": {"project": "a/b"}}]}),
+            "integrations[0].wandb.project",
         ),
         (json!({"metadata": {"a": 1}}), "metadata"),
     ] {

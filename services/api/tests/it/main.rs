@@ -36,4 +36,5 @@ mod stranded;
 mod support;
 mod sweeping;
 mod uploads;
+mod wandb;
 mod webhooks;

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::auth::oidc::{Oidc, OidcConfig};
+use api::outbound::target::{Lookup, Policy};
 use api::throttle::Throttle;
-use api::webhooks::target::{Lookup, Policy};
 use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels, webhooks};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
@@ -163,6 +163,7 @@ impl TestApp {
             keyring: Some(keyring()),
             oidc: None,
             webhook_targets: OPEN,
+            wandb_targets: OPEN,
             inference_url: "http://127.0.0.1:9".to_owned(),
             internal_token: "internal".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

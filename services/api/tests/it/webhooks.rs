@@ -4,9 +4,9 @@ mod receiver;
 
 use std::time::Duration;
 
+use api::outbound::target::{Lookup, Policy};
 use api::webhooks::Sender;
 use api::webhooks::deliver::Deliverer;
-use api::webhooks::target::{Lookup, Policy};
 use domain::{Clock, JobError};
 use serde_json::{Value, json};
 use store::webhooks::delivery;

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::installation::{Installation, open_project, organization, project};
 use super::limits::{self, LimitArgs};
+use super::wandb::{self, WandbCommand};
 use super::{Answer, Common, Within, record};
 
 /// Projects of one page, and so of one list: nobody reads more at a time.
@@ -56,6 +57,9 @@ pub enum ProjectCommand {
         #[command(flatten)]
         within: Within,
     },
+    /// The account that a project's jobs report to Weights & Biases with
+    #[command(subcommand)]
+    Wandb(WandbCommand),
     /// Let nobody into a project any more and cancel its work; what it holds stays
     Revoke {
         /// The project, by id or slug
@@ -80,6 +84,7 @@ impl ProjectCommand {
             | Self::Limits { within, .. }
             | Self::Settings { within, .. }
             | Self::Revoke { within, .. } => within,
+            Self::Wandb(command) => command.within(),
         }
     }
 
@@ -125,6 +130,9 @@ pub(super) async fn act(
         } => {
             let id = open_project(&mut tx, &org, name).await?.project.id;
             speak_openai(&mut tx, &org, id, *speaks_openai, now).await?
+        }
+        ProjectCommand::Wandb(command) => {
+            wandb::act(command, &org, &mut tx, installation, now).await?
         }
         ProjectCommand::Revoke { project: name, .. } => {
             return revoke(name, &org, tx, now).await;

@@ -39,7 +39,7 @@ pub(super) async fn act(command: &SecretsCommand, installation: &Installation) -
 }
 
 /// Those of the data directory, or of the environment.
-fn keyring(of_directory: Option<&str>) -> Result<Keyring> {
+pub(super) fn keyring(of_directory: Option<&str>) -> Result<Keyring> {
     if let Some(keys) = of_directory {
         return Ok(Keyring::parse(keys)?);
     }

@@ -246,3 +246,68 @@ fn limits_and_secrets_are_the_operators() {
     assert_eq!(rotated["resealed"], 0);
     assert!(up.terminate().success());
 }
+
+#[test]
+fn a_project_s_account_of_weights_and_biases_is_the_operators() {
+    let folder = folder();
+    let up = Up::start(folder.path());
+    let key = "0123456789abcdef0123456789abcdef01234567";
+    let file = folder.path().join("wandb-key");
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    let show = ["project", "wandb", "show", "default"];
+    refused(folder.path(), &show, "admin project wandb set");
+
+    let set = [
+        "project",
+        "wandb",
+        "set",
+        "default",
+        "--api-key-file",
+        file.to_str().unwrap(),
+    ];
+    let account = json(folder.path(), &set);
+    assert_eq!(
+        (&account["base_url"], &account["entity"]),
+        (&"https://api.wandb.ai".into(), &Value::Null)
+    );
+    let ours = [
+        "--base-url",
+        "https://wandb.example.com/",
+        "--entity",
+        "team",
+    ];
+    json(folder.path(), &[&set[..], &ours].concat());
+    let shown = json(folder.path(), &show);
+    assert_eq!(
+        (&shown["base_url"], &shown["entity"]),
+        (&"https://wandb.example.com".into(), &"team".into())
+    );
+    assert!(!shown.to_string().contains(&key[..8]));
+    let wrong = ["--base-url", "wandb.example.com"];
+    refused(folder.path(), &[&set[..], &wrong].concat(), "--base-url");
+    let missing = [&set[..5], &["/no/such/file"]].concat();
+    refused(folder.path(), &missing, "/no/such/file");
+    let rotated = json(folder.path(), &["secrets", "rotate"]);
+    assert_eq!(rotated["resealed"], 0, "it is sealed with the first key");
+
+    let remove = ["project", "wandb", "remove", "default"];
+    assert_eq!(json(folder.path(), &remove)["removed"], true);
+    refused(folder.path(), &remove, "admin project wandb set");
+    let log = lines(folder.path(), &["audit", "export"]);
+    let of_account: Vec<&Value> = log
+        .iter()
+        .filter(|row| text(row, "action").starts_with("wandb_account."))
+        .collect();
+    let actions: Vec<&str> = of_account.iter().map(|row| text(row, "action")).collect();
+    assert_eq!(
+        actions,
+        [
+            "wandb_account.updated",
+            "wandb_account.updated",
+            "wandb_account.deleted"
+        ]
+    );
+    assert!(text(of_account[1], "details").contains("team"));
+    assert!(!log.iter().any(|row| row.to_string().contains(key)));
+    assert!(up.terminate().success());
+}

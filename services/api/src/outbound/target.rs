@@ -1,5 +1,5 @@
-//! Where a webhook may go. A tenant names the address, and this service stands inside the operator's walls: what lies in
-//! there must not be reachable through it.
+//! Where requests may go whose address somebody else names: a tenant's webhook, an operator's server of Weights & Biases.
+//! This service stands inside the operator's walls, and what lies in there must not be reachable through it.
 //!
 //! A host's name is looked up once, by [`PublicOnly`], on the way to the connection: the addresses that were checked are
 //! the addresses that are connected to, and a name that answers differently the second time is never asked a second time.
@@ -14,19 +14,19 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Characters of a webhook's URL.
+/// Characters of a URL.
 const MAX_URL_CHARS: usize = 2_048;
 
 /// What the operator allows. By default neither.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// `http` too (`ATTUNE_WEBHOOK_ALLOW_HTTP`).
+    /// `http` too (`ATTUNE_…_ALLOW_HTTP`).
     pub allow_http: bool,
-    /// Private, loopback and other addresses that are not the public internet's (`ATTUNE_WEBHOOK_ALLOW_PRIVATE`).
+    /// Private, loopback and other addresses that are not the public internet's (`ATTUNE_…_ALLOW_PRIVATE`).
     pub allow_private: bool,
 }
 
-/// An address that no webhook goes to. It does not say which address a name has: that is nobody's business outside.
+/// An address that nothing is sent to. It does not say which address a name has: that is nobody's business outside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// No URL.
@@ -43,7 +43,7 @@ pub enum TargetError {
     UnknownHost,
     /// Within the walls.
     #[error(
-        "the host has an address that is not public, which this installation's webhooks do not go to"
+        "the host has an address that is not public, and this installation sends nothing there"
     )]
     NotPublic,
 }
@@ -80,14 +80,14 @@ impl fmt::Debug for Lookup {
 
 /// Looks names up and gives only addresses that the policy allows.
 #[derive(Debug, Clone)]
-pub(super) struct PublicOnly {
-    pub(super) policy: Policy,
-    pub(super) lookup: Lookup,
+pub(crate) struct PublicOnly {
+    pub(crate) policy: Policy,
+    pub(crate) lookup: Lookup,
 }
 
 impl PublicOnly {
-    /// The URL, if webhooks may go there as things are now.
-    pub(super) async fn check(&self, text: &str) -> Result<Url, TargetError> {
+    /// The URL, if requests may go there as things are now.
+    pub(crate) async fn check(&self, text: &str) -> Result<Url, TargetError> {
         let url = self.parse(text)?;
         if let Some(name) = url.host_str().filter(|_| literal(&url).is_none()) {
             self.addresses(name.to_owned()).await?;
@@ -96,7 +96,7 @@ impl PublicOnly {
     }
 
     /// The URL, unless its text alone rules it out.
-    pub(super) fn parse(&self, text: &str) -> Result<Url, TargetError> {
+    pub(crate) fn parse(&self, text: &str) -> Result<Url, TargetError> {
         if text.chars().count() > MAX_URL_CHARS {
             return Err(TargetError::Malformed);
         }
