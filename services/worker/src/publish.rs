@@ -29,7 +29,7 @@ pub(crate) async fn publish(
     dir: &Path,
 ) -> Result<(), Stop> {
     let project_id = attempt.lease.project_id;
-    let objects = &attempt.worker.objects;
+    let objects = attempt.objects().await?;
 
     let adapter_dir = dir.join("adapter");
     trained
@@ -39,7 +39,7 @@ pub(crate) async fn publish(
     let steps = all_metrics(attempt).await?;
     write_report(&adapter_dir, draft, trained, &steps)?;
     let adapter_prefix = keys::adapter(project_id, model_id);
-    upload_folder(objects, &adapter_dir, &adapter_prefix).await?;
+    upload_folder(&objects, &adapter_dir, &adapter_prefix).await?;
 
     let csv = result_csv(&steps);
     let path = dir.join("result.csv");
@@ -66,6 +66,7 @@ pub(crate) async fn publish(
     let job = succeeded(&attempt.job, trained, result_file, now)?;
     let mut tx = attempt.worker.store.tenant_tx(project_id).await?;
     lease::hold(&mut tx, &attempt.lease).await?;
+    objects.hold(&mut tx).await?;
     files::create(&mut tx, &file).await?;
     let model = models::publish(&mut tx, &attempt.lease, model_id, &adapter_prefix, now).await?;
     let said = closing_events(trained, &model.name, now);

@@ -31,6 +31,10 @@ pub const SEALED_COLUMNS: &[SealedColumn] = &[
         table: "webhook_endpoints",
         column: "old_secret",
     },
+    SealedColumn {
+        table: "project_buckets",
+        column: "secret_access_key",
+    },
 ];
 
 /// Seals everything again that an older key sealed, and says how many values that were. Afterwards the older keys may go.

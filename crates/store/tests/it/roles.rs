@@ -116,6 +116,11 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
             "app_tenant",
             "INSERT INTO checkpoint_permissions SELECT * FROM checkpoint_permissions",
         ),
+        ("app_tenant", "UPDATE project_buckets SET endpoint = 'x'"),
+        ("app_tenant", "DELETE FROM project_buckets"),
+        ("app_worker", "UPDATE project_buckets SET endpoint = 'x'"),
+        ("app_auth", "SELECT * FROM project_buckets"),
+        ("app_org", "SELECT * FROM project_buckets"),
         ("app_operator", "SELECT * FROM jobs"),
         ("app_operator", "SELECT * FROM files"),
     ] {

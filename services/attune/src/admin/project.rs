@@ -13,6 +13,7 @@ use store::organizations::Organization;
 use store::projects;
 use time::OffsetDateTime;
 
+use super::bucket::BucketCommand;
 use super::installation::{Installation, open_project, organization, project};
 use super::limits::{self, LimitArgs};
 use super::{Answer, Common, Within, record};
@@ -56,6 +57,9 @@ pub enum ProjectCommand {
         #[command(flatten)]
         within: Within,
     },
+    /// Keep a project's objects in a bucket of its own
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Let nobody into a project any more and cancel its work; what it holds stays
     Revoke {
         /// The project, by id or slug
@@ -80,6 +84,7 @@ impl ProjectCommand {
             | Self::Limits { within, .. }
             | Self::Settings { within, .. }
             | Self::Revoke { within, .. } => within,
+            Self::Bucket(command) => command.within(),
         }
     }
 
@@ -126,6 +131,7 @@ pub(super) async fn act(
             let id = open_project(&mut tx, &org, name).await?.project.id;
             speak_openai(&mut tx, &org, id, *speaks_openai, now).await?
         }
+        ProjectCommand::Bucket(_) => unreachable!("it has transactions of its own"),
         ProjectCommand::Revoke { project: name, .. } => {
             return revoke(name, &org, tx, now).await;
         }
