@@ -3,22 +3,33 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Every package of ours and the ones of ours it may use, dev-dependencies aside.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("text", &[]),
     ("lm", &[]),
     ("grading", &[]),
     ("store", &["domain"]),
     ("artifacts", &["domain"]),
+    ("buckets", &["domain", "store", "artifacts"]),
     ("dataset", &["domain", "text"]),
     ("training", &["domain", "text", "dataset", "lm"]),
     (
         "api",
-        &["domain", "store", "artifacts", "text", "dataset", "grading"],
+        &[
+            "domain",
+            "store",
+            "artifacts",
+            "buckets",
+            "text",
+            "dataset",
+            "grading",
+        ],
     ),
     (
         "worker",
@@ -26,19 +37,24 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "domain",
             "store",
             "artifacts",
+            "buckets",
             "text",
             "dataset",
             "lm",
             "training",
         ],
     ),
-    ("inference", &["domain", "store", "artifacts", "text", "lm"]),
+    (
+        "inference",
+        &["domain", "store", "artifacts", "buckets", "text", "lm"],
+    ),
     (
         "attune",
         &[
             "domain",
             "store",
             "artifacts",
+            "buckets",
             "text",
             "dataset",
             "lm",
@@ -141,6 +157,39 @@ fn only_store_names_sqlx_and_only_artifacts_names_the_s3_sdk() {
     }
 }
 
+/// Files below a folder, by what they hold.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push((path.clone(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn services_reach_a_projects_objects_only_through_buckets() {
+    // A source of base models that is anyone's bucket, and a bucket that is tried before a project has it.
+    let may = ["attune/src/models/source.rs", "attune/src/admin/bucket.rs"];
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services");
+    let mut n_services = 0;
+    for entry in fs::read_dir(services).unwrap() {
+        n_services += 1;
+        for (path, text) in sources(&entry.unwrap().path().join("src")) {
+            assert!(
+                !text.contains("ObjectStore::connect") || may.iter().any(|end| path.ends_with(end)),
+                "{} opens a bucket by itself: ask `buckets` where the project's objects are",
+                path.display()
+            );
+        }
+    }
+    assert_eq!(n_services, 4);
+}
+
 #[test]
 fn the_training_side_knows_no_service() {
     let metadata = metadata();
@@ -163,7 +212,15 @@ fn the_training_side_knows_no_service() {
 #[test]
 fn neither_the_api_nor_text_links_burn() {
     let metadata = metadata();
-    for package in ["api", "text", "dataset", "grading", "store", "artifacts"] {
+    for package in [
+        "api",
+        "text",
+        "dataset",
+        "grading",
+        "store",
+        "artifacts",
+        "buckets",
+    ] {
         let burn = linked(&metadata, package)
             .into_iter()
             .find(|name| name.starts_with("burn"));

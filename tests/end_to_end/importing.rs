@@ -26,6 +26,8 @@ async fn a_base_model_is_imported_from_a_bucket() {
         endpoint: exported("ATTUNE_S3_ENDPOINT"),
         region: exported("ATTUNE_S3_REGION"),
         bucket: "models-of-the-company".to_owned(),
+        prefix: String::new(),
+        path_style: true,
         access_key_id: exported("ATTUNE_S3_ACCESS_KEY_ID"),
         secret_access_key: exported("ATTUNE_S3_SECRET_ACCESS_KEY"),
     };

@@ -4,6 +4,7 @@
 
 mod backup;
 mod bad_rows;
+mod buckets;
 mod full;
 mod importing;
 mod kills;

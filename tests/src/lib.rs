@@ -266,6 +266,35 @@ impl Installation {
         );
     }
 
+    /// What `attune admin` prints, beside what runs; or what it says when it fails.
+    ///
+    /// # Errors
+    /// The command's last words.
+    pub fn admin(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = attune()
+            .arg("admin")
+            .args(arguments)
+            .args(["--json", "--data-dir"])
+            .arg(self.data.path())
+            .env_remove("DATABASE_URL")
+            .env_remove("ATTUNE_MIGRATE_URL")
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() {
+            Ok(text(output.stdout))
+        } else {
+            Err(text(output.stderr))
+        }
+    }
+
+    /// The folders of projects in the installation's bucket.
+    pub fn projects_in_bucket(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.data.path().join("s3/attune")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("proj_")).collect()
+    }
+
     /// Waits until the job has ended, and returns it.
     pub async fn finished(&self, job: &str) -> Value {
         let path = format!("/fine_tuning/jobs/{job}");

@@ -7,10 +7,15 @@ use crate::ArtifactError;
 /// Settings of one bucket on one S3 server.
 #[derive(Clone)]
 pub struct S3Config {
-    /// `http://host:port`, without the bucket: requests are path style, which every server speaks.
+    /// `http://host:port`, without the bucket.
     pub endpoint: String,
     pub region: String,
     pub bucket: String,
+    /// What goes before every key: empty, or ends in `/`.
+    pub prefix: String,
+    /// Whether the bucket stands in a request's path, which every server speaks, or before the endpoint's name, as AWS
+    /// wants it.
+    pub path_style: bool,
     pub access_key_id: String,
     pub secret_access_key: String,
 }
@@ -36,6 +41,8 @@ impl S3Config {
             endpoint: required("ATTUNE_S3_ENDPOINT")?,
             region: required("ATTUNE_S3_REGION").unwrap_or_else(|_| "us-east-1".to_owned()),
             bucket: required("ATTUNE_S3_BUCKET")?,
+            prefix: String::new(),
+            path_style: true,
             access_key_id: required("ATTUNE_S3_ACCESS_KEY_ID")?,
             secret_access_key: required("ATTUNE_S3_SECRET_ACCESS_KEY")?,
         })
@@ -48,6 +55,7 @@ impl fmt::Debug for S3Config {
             .field("endpoint", &self.endpoint)
             .field("region", &self.region)
             .field("bucket", &self.bucket)
+            .field("prefix", &self.prefix)
             .field("access_key_id", &self.access_key_id)
             .finish_non_exhaustive()
     }

@@ -147,6 +147,8 @@ impl EmbeddedS3 {
             endpoint: self.endpoint(),
             region: "us-east-1".to_owned(),
             bucket: bucket.to_owned(),
+            prefix: String::new(),
+            path_style: true,
             access_key_id: self.credentials.access_key_id.clone(),
             secret_access_key: self.credentials.secret_access_key.clone(),
         }

@@ -1,5 +1,6 @@
 //! What can go wrong with an object, told apart by what the caller should do about it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,14 @@ pub enum ArtifactError {
         #[source]
         source: Cause,
     },
+    /// A project's own bucket cannot be reached, denies us, refuses or is full. Who runs that bucket can mend it, and who
+    /// runs the installation by giving the project other credentials.
+    #[error("the project's own bucket `{bucket}` {}", .source.in_short())]
+    OwnBucket {
+        bucket: String,
+        #[source]
+        source: Box<ArtifactError>,
+    },
     /// What arrived is not what was stored.
     #[error("`{key}` is damaged: SHA-256 {actual} where {expected} was stored")]
     Checksum {
@@ -85,13 +94,76 @@ pub enum ArtifactError {
     },
 }
 
+/// What a project is told when its own bucket failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnBucketFault {
+    /// For programs.
+    pub code: &'static str,
+    /// For people. Names the bucket, as its operator does, and nothing of the way to it.
+    pub message: String,
+    /// Whether it may pass without anyone changing anything.
+    pub may_pass: bool,
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}", first.unwrap_or_default(), chars.as_str())
+}
+
 impl ArtifactError {
     /// Whether the same call may succeed later without anyone changing the request.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable { .. } | Self::NoSpace { .. } | Self::Checksum { .. }
-        )
+        match self {
+            Self::Unavailable { .. } | Self::NoSpace { .. } | Self::Checksum { .. } => true,
+            Self::OwnBucket { source, .. } => source.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// What a project is told when its own bucket failed. None for any other error.
+    pub fn own_bucket(&self) -> Option<OwnBucketFault> {
+        let Self::OwnBucket { source, .. } = self else {
+            return None;
+        };
+        let (code, hint) = match **source {
+            Self::Unavailable { .. } => ("bucket_unavailable", "Try again soon"),
+            Self::NoSpace { .. } => ("bucket_full", "Make room in it"),
+            _ => (
+                "bucket_refused",
+                "Its credentials or their permissions have to be mended",
+            ),
+        };
+        Some(OwnBucketFault {
+            code,
+            message: format!("{}. {hint}.", capitalized(&self.to_string())),
+            may_pass: self.is_transient(),
+        })
+    }
+
+    /// The fault of a project's own bucket, if it is one that whoever runs the bucket can mend.
+    pub(crate) fn of_own(self, bucket: &str) -> Self {
+        match self {
+            fault @ (Self::Unavailable { .. }
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::NoSpace { .. }) => Self::OwnBucket {
+                bucket: bucket.to_owned(),
+                source: Box::new(fault),
+            },
+            other => other,
+        }
+    }
+
+    /// What a bucket did that failed in this way.
+    fn in_short(&self) -> Cow<'static, str> {
+        match self {
+            Self::Unavailable { .. } => "could not be reached".into(),
+            Self::Denied { .. } => "denied access".into(),
+            Self::NoSpace { .. } => "has no space left".into(),
+            Self::Refused { code, .. } => format!("refused a request ({code})").into(),
+            _ => "failed".into(),
+        }
     }
 
     pub fn is_not_found(&self) -> bool {
@@ -127,7 +199,8 @@ impl ArtifactError {
         let status = error
             .raw_response()
             .map(|response| response.status().as_u16());
-        let code = error.code().unwrap_or_default().to_owned();
+        let code = error.code().map(str::to_owned);
+        let code = code.unwrap_or_else(|| format!("HTTP {}", status.unwrap_or_default()));
         let reached = matches!(error, SdkError::ServiceError(_));
         let key = key.to_owned();
         let source: Cause = Box::new(error);

@@ -1,7 +1,8 @@
 //! Every object key, in one place.
 //!
 //! A tenant's keys start with its project id, so a bucket policy or a sweep can name one tenant.
-//! Base models belong to the installation and live beside the projects. Ids appear as on the wire.
+//! Base models belong to the installation: they live in its bucket, beside the projects that have none of their own.
+//! Ids appear as on the wire.
 //!
 //! Our keys stay under [`MAX_EMBEDDED_KEY_BYTES`]: the embedded server makes file names of them.
 
@@ -15,6 +16,15 @@ const MAX_KEY_BYTES: usize = 1_024;
 /// The embedded server keeps a side file whose name holds the key in base64, and file names end at
 /// 255 bytes.
 pub const MAX_EMBEDDED_KEY_BYTES: usize = 128;
+
+/// The longest name of a file below a prefix of a project's.
+pub const LONGEST_NAME: &str = "adapter_model.safetensors";
+
+/// What the keys of every project's objects begin with.
+pub const PROJECTS_PREFIX: &str = "proj_";
+
+/// What the keys of every base model's objects begin with.
+pub(crate) const BASES_PREFIX: &str = "base/";
 
 /// Everything of one project.
 pub fn project_prefix(project: ProjectId) -> String {
@@ -66,12 +76,12 @@ pub fn adapter(project: ProjectId, model: FineTunedModelId) -> String {
 
 /// The prefix of all files of a base model, ending in `/`.
 pub fn base_prefix(base: BaseModelId) -> String {
-    format!("base/{base}/")
+    format!("{BASES_PREFIX}{base}/")
 }
 
 /// One file of a base model.
 pub fn base(base: BaseModelId, name: &str) -> String {
-    format!("base/{base}/{name}")
+    format!("{BASES_PREFIX}{base}/{name}")
 }
 
 /// Refuses what could name something else than it says.
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn the_longest_key_fits() {
         let prefix = checkpoint(ProjectId::new(), JobId::new(), 9_999, 99_999_999);
-        let longest = format!("{prefix}adapter_model.safetensors");
+        let longest = format!("{prefix}{LONGEST_NAME}");
         assert!(longest.len() <= MAX_EMBEDDED_KEY_BYTES, "{longest}");
         let part = upload_part(ProjectId::new(), UploadId::new(), PartId::new());
         assert!(part.len() <= MAX_EMBEDDED_KEY_BYTES, "{part}");

@@ -34,17 +34,17 @@ impl ObjectStore {
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
-            .prefix(prefix)
-            .set_start_after(after.map(str::to_owned))
+            .prefix(self.stored_prefix(prefix)?)
+            .set_start_after(after.map(|after| self.stored_prefix(after)).transpose()?)
             .max_keys(i32::try_from(limit.min(PAGE)).unwrap_or(1_000))
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("list", prefix, error))?;
+            .map_err(|error| self.failed("list", prefix, error))?;
         Ok(page
             .contents
             .unwrap_or_default()
             .into_iter()
-            .filter_map(info)
+            .filter_map(|object| self.info(object))
             .collect())
     }
 
@@ -100,7 +100,7 @@ impl ObjectStore {
         let mut batch = Delete::builder().quiet(true);
         for object in objects {
             let identifier = ObjectIdentifier::builder()
-                .key(object.key)
+                .key(self.stored_prefix(&object.key)?)
                 .build()
                 .expect("a key is all that an identifier needs");
             batch = batch.objects(identifier);
@@ -113,24 +113,24 @@ impl ObjectStore {
             .delete(batch)
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("delete", prefix, error))?;
+            .map_err(|error| self.failed("delete", prefix, error))?;
         // The call succeeds as a whole even when single objects stay.
         match answer.errors().first() {
             None => Ok(()),
-            Some(failed) => Err(ArtifactError::Refused {
+            Some(failed) => Err(self.blamed(ArtifactError::Refused {
                 operation: "delete",
                 key: failed.key().unwrap_or(prefix).to_owned(),
                 code: failed.code().unwrap_or("unknown").to_owned(),
                 source: failed.message().unwrap_or("no message").to_owned().into(),
-            }),
+            })),
         }
     }
-}
 
-fn info(object: aws_sdk_s3::types::Object) -> Option<ObjectInfo> {
-    Some(ObjectInfo {
-        size_bytes: size(object.size),
-        modified_unix_secs: object.last_modified.map_or(0, |time| time.secs()),
-        key: object.key?,
-    })
+    fn info(&self, object: aws_sdk_s3::types::Object) -> Option<ObjectInfo> {
+        Some(ObjectInfo {
+            size_bytes: size(object.size),
+            modified_unix_secs: object.last_modified.map_or(0, |time| time.secs()),
+            key: self.shown_key(&object.key?)?,
+        })
+    }
 }

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::store::size;
 use crate::write::Stored;
-use crate::{ArtifactError, ObjectStore, keys};
+use crate::{ArtifactError, ObjectStore};
 
 /// An object's bytes as they arrive.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, ArtifactError>> + Send>>;
@@ -102,28 +102,27 @@ impl ObjectStore {
     }
 
     async fn open(&self, key: &str, range: Option<String>) -> Result<ObjectBody, ArtifactError> {
-        keys::check(key)?;
         let object = self
             .client
             .get_object()
             .bucket(&self.bucket)
-            .key(key)
+            .key(self.stored_key(key)?)
             .set_range(range)
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("get", key, error))?;
-        let body = (object.body, key.to_owned());
-        let stream = futures::stream::try_unfold(body, |(mut body, key)| async move {
+            .map_err(|error| self.failed("get", key, error))?;
+        let body = (object.body, self.clone(), key.to_owned());
+        let stream = futures::stream::try_unfold(body, |(mut body, store, key)| async move {
             match body.try_next().await {
-                Ok(Some(bytes)) => Ok(Some((bytes, (body, key)))),
+                Ok(Some(bytes)) => Ok(Some((bytes, (body, store, key)))),
                 Ok(None) => Ok(None),
                 Err(source) => {
                     let source = source.into();
-                    Err(ArtifactError::Unavailable {
+                    Err(store.blamed(ArtifactError::Unavailable {
                         operation: "get",
                         key,
                         source,
-                    })
+                    }))
                 }
             }
         });

@@ -1,25 +1,34 @@
 //! The client of one bucket: set-up, existence and deletion of objects.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
 
 use crate::{ArtifactError, S3Config, keys};
 
 /// How long [`ObjectStore::ready`] waits before it calls the server unavailable.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One bucket. Cheap to clone; all clones share a connection pool.
+/// One bucket, or what lies below a prefix of it. Cheap to clone; all clones share a connection pool.
 #[derive(Clone, Debug)]
 pub struct ObjectStore {
     pub(crate) client: Client,
     pub(crate) bucket: String,
+    /// What goes before every key, and is in none that a caller sees.
+    prefix: String,
+    /// What every key that a caller names must begin with.
+    within: String,
+    /// Whether the bucket is a project's own: errors say so then.
+    is_own: bool,
 }
 
 impl ObjectStore {
@@ -36,7 +45,7 @@ impl ObjectStore {
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&config.endpoint)
             .region(Region::new(config.region.clone()))
-            .force_path_style(true)
+            .force_path_style(config.path_style)
             .credentials_provider(credentials)
             .retry_config(retries())
             .timeout_config(timeouts())
@@ -48,6 +57,27 @@ impl ObjectStore {
         Self {
             client: Client::from_conf(sdk_config),
             bucket: config.bucket.clone(),
+            prefix: config.prefix.clone(),
+            within: String::new(),
+            is_own: false,
+        }
+    }
+
+    /// The same bucket, for keys that begin with `prefix`. Any other is refused before it is sent.
+    #[must_use]
+    pub fn within(self, prefix: String) -> Self {
+        Self {
+            within: prefix,
+            ..self
+        }
+    }
+
+    /// The same bucket, as a project's own: when it fails, the error says whose it is.
+    #[must_use]
+    pub fn as_own(self) -> Self {
+        Self {
+            is_own: true,
+            ..self
         }
     }
 
@@ -110,12 +140,23 @@ impl ObjectStore {
             .send();
         match tokio::time::timeout(READY_TIMEOUT, probe).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(ArtifactError::from_sdk("reach bucket", &self.bucket, error)),
-            Err(elapsed) => Err(ArtifactError::Unavailable {
+            Ok(Err(error)) => {
+                let error = match ArtifactError::from_sdk("reach bucket", &self.bucket, error) {
+                    ArtifactError::NotFound { key } => ArtifactError::Refused {
+                        operation: "reach bucket",
+                        key,
+                        code: "NoSuchBucket".to_owned(),
+                        source: "there is no such bucket".into(),
+                    },
+                    error => error,
+                };
+                Err(self.blamed(error))
+            }
+            Err(elapsed) => Err(self.blamed(ArtifactError::Unavailable {
                 operation: "reach bucket",
                 key: self.bucket.clone(),
                 source: elapsed.into(),
-            }),
+            })),
         }
     }
 
@@ -125,15 +166,14 @@ impl ObjectStore {
     ///
     /// When the server is away or refuses.
     pub async fn head(&self, key: &str) -> Result<Option<u64>, ArtifactError> {
-        keys::check(key)?;
         let head = self
             .client
             .head_object()
             .bucket(&self.bucket)
-            .key(key)
+            .key(self.stored_key(key)?)
             .send()
             .await;
-        match head.map_err(|error| ArtifactError::from_sdk("find", key, error)) {
+        match head.map_err(|error| self.failed("find", key, error)) {
             Ok(object) => Ok(Some(size(object.content_length()))),
             Err(ArtifactError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -146,17 +186,61 @@ impl ObjectStore {
     ///
     /// When the server is away or refuses.
     pub async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
-        keys::check(key)?;
         let deleted = self
             .client
             .delete_object()
             .bucket(&self.bucket)
-            .key(key)
+            .key(self.stored_key(key)?)
             .send()
             .await;
-        match deleted.map_err(|error| ArtifactError::from_sdk("delete", key, error)) {
+        match deleted.map_err(|error| self.failed("delete", key, error)) {
             Ok(_) | Err(ArtifactError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The key as the bucket knows it.
+    pub(crate) fn stored_key(&self, key: &str) -> Result<String, ArtifactError> {
+        keys::check(key)?;
+        self.stored_prefix(key)
+    }
+
+    /// The beginning of keys as the bucket knows it.
+    pub(crate) fn stored_prefix(&self, prefix: &str) -> Result<String, ArtifactError> {
+        if prefix.starts_with(&self.within) {
+            return Ok(format!("{}{prefix}", self.prefix));
+        }
+        let reason = "it is not among the objects that are reached in this way";
+        Err(ArtifactError::InvalidKey {
+            key: prefix.chars().take(160).collect(),
+            reason,
+        })
+    }
+
+    /// The key as callers know it.
+    pub(crate) fn shown_key(&self, stored: &str) -> Option<String> {
+        stored.strip_prefix(&self.prefix).map(str::to_owned)
+    }
+
+    /// What the SDK reports, by what the caller can do about it.
+    pub(crate) fn failed<E>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> ArtifactError
+    where
+        E: StdError + ProvideErrorMetadata + RequestId + Send + Sync + 'static,
+    {
+        self.blamed(ArtifactError::from_sdk(operation, key, error))
+    }
+
+    /// The error, which says whose bucket failed if it is a project's own.
+    pub(crate) fn blamed(&self, error: ArtifactError) -> ArtifactError {
+        if self.is_own {
+            error.of_own(&self.bucket)
+        } else {
+            error
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Cause;
-use crate::{ArtifactError, ObjectStore, keys};
+use crate::{ArtifactError, ObjectStore};
 
 /// The size of a part of a multipart upload. Ten thousand parts, S3's limit, make 80 GB.
 pub const PART_BYTES: usize = 8 << 20;
@@ -38,7 +38,6 @@ impl ObjectStore {
     ///
     /// When the server is away, full or refuses; the old object is then untouched.
     pub async fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<Stored, ArtifactError> {
-        keys::check(key)?;
         self.put_whole(key, Bytes::copy_from_slice(bytes)).await?;
         let sha256 = hex::encode(Sha256::digest(bytes));
         Ok(Stored {
@@ -78,7 +77,8 @@ impl ObjectStore {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Cause>,
     {
-        keys::check(key)?;
+        // Before anything is read.
+        self.stored_key(key)?;
         let mut stream = std::pin::pin!(stream);
         let mut filling = BytesMut::new();
         let mut upload: Option<Multipart> = None;
@@ -132,11 +132,11 @@ impl ObjectStore {
         self.client
             .put_object()
             .bucket(&self.bucket)
-            .key(key)
+            .key(self.stored_key(key)?)
             .body(Body::from(bytes))
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("put", key, error))?;
+            .map_err(|error| self.failed("put", key, error))?;
         Ok(())
     }
 }
@@ -146,6 +146,8 @@ impl ObjectStore {
 struct Multipart {
     store: ObjectStore,
     key: String,
+    /// The key as the bucket knows it.
+    stored_key: String,
     /// `None` once it is complete.
     upload_id: Option<String>,
     n_sent: i32,
@@ -155,18 +157,20 @@ struct Multipart {
 
 impl Multipart {
     async fn begin(store: &ObjectStore, key: &str) -> Result<Self, ArtifactError> {
+        let stored_key = store.stored_key(key)?;
         let created = store
             .client
             .create_multipart_upload()
             .bucket(&store.bucket)
-            .key(key)
+            .key(&stored_key)
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("begin to put", key, error))?;
+            .map_err(|error| store.failed("begin to put", key, error))?;
         let (store, key) = (store.clone(), key.to_owned());
         Ok(Self {
             store,
             key,
+            stored_key,
             upload_id: created.upload_id,
             n_sent: 0,
             on_their_way: JoinSet::new(),
@@ -187,13 +191,12 @@ impl Multipart {
             });
         }
         self.n_sent += 1;
-        let (key, part_number) = (self.key.clone(), self.n_sent);
-        let request = self
-            .store
+        let (store, key, part_number) = (self.store.clone(), self.key.clone(), self.n_sent);
+        let request = store
             .client
             .upload_part()
-            .bucket(&self.store.bucket)
-            .key(&key)
+            .bucket(&store.bucket)
+            .key(&self.stored_key)
             .set_upload_id(self.upload_id.clone())
             .part_number(part_number)
             .body(Body::from(bytes));
@@ -202,7 +205,7 @@ impl Multipart {
             let sent = request
                 .send()
                 .await
-                .map_err(|error| ArtifactError::from_sdk("put a part of", &key, error))?;
+                .map_err(|error| store.failed("put a part of", &key, error))?;
             Ok(CompletedPart::builder()
                 .part_number(part_number)
                 .set_e_tag(sent.e_tag)
@@ -233,7 +236,7 @@ impl Multipart {
             .client
             .complete_multipart_upload()
             .bucket(&self.store.bucket)
-            .key(&self.key)
+            .key(&self.stored_key)
             .set_upload_id(self.upload_id.clone())
             .multipart_upload(
                 CompletedMultipartUpload::builder()
@@ -242,7 +245,7 @@ impl Multipart {
             )
             .send()
             .await
-            .map_err(|error| ArtifactError::from_sdk("finish putting", &self.key, error))?;
+            .map_err(|error| self.store.failed("finish putting", &self.key, error))?;
         self.upload_id = None;
         Ok(())
     }
@@ -257,6 +260,7 @@ impl Drop for Multipart {
             return;
         };
         let (store, key) = (self.store.clone(), std::mem::take(&mut self.key));
+        let stored_key = std::mem::take(&mut self.stored_key);
         let mut on_their_way = std::mem::take(&mut self.on_their_way);
         runtime.spawn(async move {
             // A part that arrives after the abort would stay.
@@ -265,12 +269,12 @@ impl Drop for Multipart {
                 .client
                 .abort_multipart_upload()
                 .bucket(&store.bucket)
-                .key(&key)
+                .key(&stored_key)
                 .upload_id(upload_id)
                 .send()
                 .await;
             if let Err(error) = aborted {
-                let error = ArtifactError::from_sdk("abort putting", &key, error);
+                let error = store.failed("abort putting", &key, error);
                 tracing::warn!(%error, "An abandoned upload of `{key}` was left on the server");
             }
         });

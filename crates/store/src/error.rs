@@ -38,6 +38,9 @@ pub enum StoreError {
     /// The project was archived, a moment ago: a request that comes now is not let in.
     #[error("the project is archived")]
     Archived,
+    /// The project's objects are in another place than a moment ago, when one was put where they were.
+    #[error("the project was given another bucket while an object of it was stored")]
+    BucketChanged,
     /// The project would use more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
@@ -85,7 +88,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may work later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::BucketChanged)
     }
 
     pub(crate) fn corrupt(

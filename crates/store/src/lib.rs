@@ -11,6 +11,7 @@ pub mod audit;
 pub mod base_models;
 pub mod batches;
 pub mod bootstrap;
+pub mod buckets;
 pub mod checkpoints;
 pub mod deletions;
 pub mod error;

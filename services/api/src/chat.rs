@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
@@ -28,6 +28,9 @@ use crate::{AppState, answer};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest silence: a long prompt on a slow device, before its first token.
 const READ_TIMEOUT: Duration = Duration::from_mins(15);
+
+/// Says to OpenAI's SDKs whether to send a request again. The inference service says it of what is meant for the client.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The way to the inference service.
 #[derive(Clone)]
@@ -185,6 +188,10 @@ fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
             "the inference service answered {}",
             answer.status()
         ))),
+        // It speaks of the project's own bucket, which is the client's to know.
+        StatusCode::SERVICE_UNAVAILABLE if answer.headers().contains_key(SHOULD_RETRY) => {
+            Ok(answer)
+        }
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Err(ApiError::unavailable(format!(
                 "the inference service answered {}",
@@ -216,7 +223,7 @@ pub(crate) fn check(request: &Value) -> Result<(), ApiError> {
 pub(crate) fn passed_through(answer: reqwest::Response) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
-    for name in [CONTENT_TYPE, RETRY_AFTER] {
+    for name in [CONTENT_TYPE, RETRY_AFTER, SHOULD_RETRY] {
         if let Some(value) = answer.headers().get(&name) {
             response.headers_mut().insert(name, value.clone());
         }

@@ -23,12 +23,12 @@ pub struct Config {
     /// Postgres, with a login that may see every project (`ATTUNE_SWEEP_DATABASE_URL`). This service's own login
     /// may not see more than one at a time, so without this it leaves sweeping and batches to other replicas.
     pub sweep_database_url: Option<String>,
-    /// The bucket (`ATTUNE_S3_…`).
+    /// The installation's bucket (`ATTUNE_S3_…`).
     pub s3: S3Config,
     /// What API keys are hashed with (`ATTUNE_KEY_PEPPER`).
     pub key_pepper: Pepper,
     /// What tenants' secrets are sealed with (`ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`). Without it the service
-    /// runs, and refuses to take secrets.
+    /// runs, and refuses to take secrets; nor does it reach projects' own buckets.
     pub keyring: Option<Keyring>,
     /// Whose tokens are believed, beside API keys (`ATTUNE_OIDC_…`).
     pub oidc: Option<OidcConfig>,
@@ -90,10 +90,7 @@ impl Config {
             s3,
             key_pepper: Pepper::from_hex(&required("ATTUNE_KEY_PEPPER")?)
                 .context("ATTUNE_KEY_PEPPER cannot be used")?,
-            keyring: Keyring::from_settings(
-                variable("ATTUNE_SECRET_KEYS").as_deref(),
-                variable("ATTUNE_SECRET_KEYS_FILE").as_deref(),
-            )?,
+            keyring: Keyring::from_variables(&variable)?,
             oidc: OidcConfig::from_variables(&variable)?,
             webhook_targets: Policy {
                 allow_http: switch(&variable, "ATTUNE_WEBHOOK_ALLOW_HTTP")?,
@@ -157,6 +154,8 @@ mod tests {
             endpoint: "http://127.0.0.1:1".into(),
             region: "us-east-1".into(),
             bucket: "b".into(),
+            prefix: String::new(),
+            path_style: true,
             access_key_id: "id".into(),
             secret_access_key: "s3-secret".into(),
         };

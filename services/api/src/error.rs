@@ -15,7 +15,11 @@ pub use missing::Thing;
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use artifacts::OwnBucketFault;
 use axum::http::StatusCode;
+
+/// How long a client should wait before it tries again what a project's own bucket was away for.
+const OWN_BUCKET_AGAIN: Duration = Duration::from_secs(5);
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -53,6 +57,7 @@ enum Kind {
     RangeNotSatisfiable,
     Internal,
     Unavailable,
+    OwnBucket,
     StorageFull,
     RateLimited,
     QuotaExceeded,
@@ -72,7 +77,7 @@ impl Kind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::OwnBucket => StatusCode::SERVICE_UNAVAILABLE,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         }
@@ -82,7 +87,7 @@ impl Kind {
     fn family(self) -> &'static str {
         match self {
             Self::Internal | Self::StorageFull => "server_error",
-            Self::Unavailable => "service_unavailable_error",
+            Self::Unavailable | Self::OwnBucket => "service_unavailable_error",
             Self::RateLimited => "rate_limit_error",
             Self::QuotaExceeded => "insufficient_quota",
             _ => "invalid_request_error",
@@ -118,6 +123,22 @@ impl ApiError {
             ..Self::new(Kind::Unavailable, "")
         }
         .code("unavailable")
+    }
+
+    /// The project's own bucket is away or refuses us: not our fault, so the answer says whose. Trying again helps only
+    /// where it may pass.
+    pub fn own_bucket(fault: OwnBucketFault, cause: impl Into<Cause>) -> Self {
+        let retry = if fault.may_pass {
+            Retry::After(OWN_BUCKET_AGAIN)
+        } else {
+            Retry::Never
+        };
+        Self {
+            cause: Some(cause.into()),
+            retry: Some(retry),
+            ..Self::new(Kind::OwnBucket, fault.message)
+        }
+        .code(fault.code)
     }
 
     /// Names the request's field at fault.

@@ -45,7 +45,7 @@ pub async fn healthz() -> &'static str {
     )
 )]
 pub async fn readyz(State(state): State<AppState>) -> Response {
-    let (postgres, storage) = tokio::join!(state.store.ready(), state.objects.ready());
+    let (postgres, storage) = tokio::join!(state.store.ready(), state.buckets.shared().ready());
     if let Err(error) = &postgres {
         tracing::warn!(error = %domain::failure::error_chain(error), "Postgres is not ready");
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use artifacts::ObjectStore;
 use axum::serve::ListenerExt as _;
+use buckets::Buckets;
 use domain::Clock;
 use store::Store;
 use tokio::net::TcpListener;
@@ -84,12 +84,12 @@ pub async fn serve(
 
 fn state(config: &Config) -> anyhow::Result<AppState> {
     let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL cannot be used")?;
-    let objects = ObjectStore::connect(&config.s3);
+    let buckets = Buckets::new(&config.s3, config.keyring.clone());
     Ok(AppState {
         feed: Feed::new(store.clone()),
-        texts: TextModels::new(objects.clone()),
+        texts: TextModels::new(buckets.shared().clone()),
         store,
-        objects,
+        buckets,
         clock: Clock::system(),
         pepper: config.key_pepper.clone(),
         keyring: config.keyring.clone(),
@@ -122,11 +122,11 @@ fn start_loops(
         return Ok(Vec::new());
     };
     let store = Store::connect_lazy(url).context("ATTUNE_SWEEP_DATABASE_URL cannot be used")?;
-    let (objects, clock) = (state.objects.clone(), state.clock.clone());
-    let sweeper = Sweeper::new(store.clone(), objects.clone(), clock.clone());
+    let (buckets, clock) = (state.buckets.clone(), state.clock.clone());
+    let sweeper = Sweeper::new(store.clone(), buckets.clone(), clock.clone());
     let batches = Runner::new(
         store.clone(),
-        objects,
+        buckets,
         clock.clone(),
         state.inference.clone(),
         state.throttle.clone(),

@@ -1,6 +1,6 @@
 //! What every handler shares.
 
-use artifacts::ObjectStore;
+use buckets::Buckets;
 use domain::Clock;
 use domain::limits::DEFAULT_MAX_FILE_BYTES;
 use store::Store;
@@ -19,8 +19,8 @@ use crate::webhooks;
 pub struct AppState {
     /// Postgres.
     pub store: Store,
-    /// The bucket.
-    pub objects: ObjectStore,
+    /// Where objects are.
+    pub buckets: Buckets,
     /// The time.
     pub clock: Clock,
     /// What API keys are hashed with.

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use artifacts::{ArtifactError, ObjectStore, keys};
+use artifacts::{ArtifactError, SharedObjects};
 use domain::BaseModelId;
 use domain::cost::ModelShape;
 use serde_json::Value;
@@ -26,7 +26,7 @@ const MAX_AT_WORK: usize = 2;
 pub struct TextModels(Arc<Shared>);
 
 struct Shared {
-    objects: ObjectStore,
+    objects: SharedObjects,
     /// The latest last.
     kept: Mutex<Vec<(BaseModelId, Arc<BaseText>)>>,
     at_work: Semaphore,
@@ -42,7 +42,7 @@ pub(crate) struct BaseText {
 
 impl TextModels {
     /// None yet; they are fetched from `objects`.
-    pub fn new(objects: ObjectStore) -> Self {
+    pub fn new(objects: SharedObjects) -> Self {
         Self(Arc::new(Shared {
             objects,
             kept: Mutex::default(),
@@ -107,13 +107,13 @@ struct Documents {
 }
 
 impl Documents {
-    async fn fetch(objects: &ObjectStore, base: &BaseModel) -> Result<Self, ApiError> {
+    async fn fetch(objects: &SharedObjects, base: &BaseModel) -> Result<Self, ApiError> {
         let get = async |name: &str| -> Result<Option<Vec<u8>>, ArtifactError> {
             if !base.files.iter().any(|file| file.name == name) {
                 return Ok(None);
             }
             let bytes = objects
-                .get_bytes(&keys::base(base.id, name), MAX_DOCUMENT_BYTES)
+                .get_base_bytes(base.id, name, MAX_DOCUMENT_BYTES)
                 .await?;
             Ok(Some(bytes.to_vec()))
         };

@@ -5,6 +5,7 @@
 //! one JSON document; everything else goes to standard error.
 
 mod audit;
+mod bucket;
 mod installation;
 mod key;
 mod limits;
@@ -116,6 +117,9 @@ pub async fn run(command: AdminCommand) -> Result<()> {
     let answer = match &command {
         AdminCommand::Audit(command) => audit::act(command, &installation.store).await,
         AdminCommand::Secrets(command) => secrets::act(command, &installation).await.map(Some),
+        AdminCommand::Project(project::ProjectCommand::Bucket(command)) => {
+            bucket::act(command, &installation).await.map(Some)
+        }
         command => act(command, &installation).await.map(Some),
     };
     installation.close().await;

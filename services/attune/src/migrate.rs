@@ -3,7 +3,7 @@
 use std::env;
 
 use anyhow::{Context, Result};
-use artifacts::{ObjectStore, S3Config};
+use artifacts::{S3Config, SharedObjects};
 use store::migrate::{LoginPasswords, set_login_passwords};
 
 use crate::registry::{self, FirstKeys};
@@ -29,7 +29,7 @@ pub async fn run() -> Result<()> {
     set_login_passwords(&admin_url, &passwords)
         .await
         .context("cannot set the passwords of the services' logins")?;
-    ObjectStore::connect(&S3Config::from_env()?)
+    SharedObjects::connect(&S3Config::from_env()?)
         .ensure_bucket()
         .await?;
     tracing::info!("Database and bucket are up to date");

@@ -7,7 +7,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use artifacts::ObjectStore;
+use artifacts::SharedObjects;
 use clap::{Args, Subcommand};
 use lm::base::BaseFiles;
 use store::base_models::BaseModel;
@@ -126,7 +126,7 @@ async fn import_into(
             "another base model is called `{name}` already; models never change: choose a new name"
         );
     }
-    let objects = ObjectStore::connect(&reach.s3);
+    let objects = SharedObjects::connect(&reach.s3);
     transfer::upload(&objects, &mut model, files).await?;
     registry.register(&model).await?;
     Ok(Imported::New(model))
@@ -214,7 +214,7 @@ async fn copy_into(folder: &Path, reach: &Reach, name: &str) -> Result<PathBuf> 
     let model = found?.with_context(|| {
         format!("there is no base model `{name}`, neither as a path nor in the installation; see `attune models list`")
     })?;
-    transfer::download(&ObjectStore::connect(&reach.s3), &model, folder).await
+    transfer::download(&SharedObjects::connect(&reach.s3), &model, folder).await
 }
 
 /// Registers the cached first model where there is no base model yet, so that a first start can be

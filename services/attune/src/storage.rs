@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use artifacts::embedded::{self, EmbeddedS3};
-use artifacts::{ObjectStore, S3Config};
+use artifacts::{S3Config, SharedObjects};
 use store::migrate::{API_LOGIN, INFERENCE_LOGIN, WORKER_LOGIN};
 
 use crate::data_dir::{DataDir, Lock, Running};
@@ -80,7 +80,7 @@ impl Storage {
 
     async fn prepare(&self) -> Result<()> {
         let reach = self.reach();
-        ObjectStore::connect(&reach.s3).ensure_bucket().await?;
+        SharedObjects::connect(&reach.s3).ensure_bucket().await?;
         registry::prepare(&reach.admin_url, &FirstKeys::from(&self.secrets)).await?;
         self.dir.set_running(&Running {
             pid: std::process::id(),
@@ -104,7 +104,6 @@ impl Storage {
     pub fn api_environment(&self) -> Environment {
         let mut environment = self.environment(API_LOGIN);
         environment.insert("ATTUNE_KEY_PEPPER", self.secrets.key_pepper.clone());
-        environment.insert("ATTUNE_SECRET_KEYS", self.secrets.secret_keys.clone());
         environment.insert("ATTUNE_INTERNAL_TOKEN", self.secrets.internal_token.clone());
         environment.insert("ATTUNE_SWEEP_DATABASE_URL", self.cluster.url(WORKER_LOGIN));
         environment
@@ -128,6 +127,7 @@ impl Storage {
             bucket,
             access_key_id,
             secret_access_key,
+            ..
         } = self.s3.config(BUCKET);
         BTreeMap::from([
             ("DATABASE_URL", self.cluster.url(login)),
@@ -136,6 +136,7 @@ impl Storage {
             ("ATTUNE_S3_BUCKET", bucket),
             ("ATTUNE_S3_ACCESS_KEY_ID", access_key_id),
             ("ATTUNE_S3_SECRET_ACCESS_KEY", secret_access_key),
+            ("ATTUNE_SECRET_KEYS", self.secrets.secret_keys.clone()),
             (
                 "ATTUNE_CACHE_DIR",
                 self.dir.path("cache").display().to_string(),
@@ -166,6 +167,8 @@ impl Reach {
             endpoint: running.s3_endpoint.clone(),
             region: "us-east-1".to_owned(),
             bucket: BUCKET.to_owned(),
+            prefix: String::new(),
+            path_style: true,
             access_key_id: secrets.s3_access_key_id,
             secret_access_key: secrets.s3_secret_access_key,
         };

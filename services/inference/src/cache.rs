@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use artifacts::{ArtifactError, ObjectStore, keys};
-use domain::BaseModelId;
+use artifacts::ArtifactError;
+use buckets::{BucketError, Buckets, ProjectObjects};
+use domain::{BaseModelId, ProjectId};
 use lm::base::BaseFiles;
 use lm::{Adapter, CausalLm, Device, FullWeights, learned};
+use store::Store;
 use store::base_models::BaseModel;
+use store::models::FineTunedModel;
 use tempfile::TempDir;
 use text::TextModel;
 
@@ -58,17 +61,24 @@ enum Kind {
 /// What loading needs. Cheap to clone, because loads outlive the request that began them.
 #[derive(Clone)]
 struct Loader {
-    objects: ObjectStore,
+    store: Store,
+    buckets: Buckets,
     dir: PathBuf,
     device: Device,
 }
 
 impl ModelCache {
     /// An empty cache that keeps downloads of base models below `dir`.
-    pub(crate) fn new(objects: ObjectStore, dir: PathBuf, device: Device, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        (store, buckets): (Store, Buckets),
+        dir: PathBuf,
+        device: Device,
+        limits: &Limits,
+    ) -> Self {
         Self {
             loader: Loader {
-                objects,
+                store,
+                buckets,
                 dir,
                 device,
             },
@@ -99,7 +109,8 @@ impl ModelCache {
         self.loader.folder(base).await
     }
 
-    /// The fine-tuned model below this prefix, made from this base.
+    /// The fine-tuned model, made from this base, that the project may use. Where its objects are is asked only if it
+    /// is not in memory.
     ///
     /// # Errors
     ///
@@ -107,20 +118,25 @@ impl ModelCache {
     pub(crate) async fn tuned(
         &self,
         base: Arc<LoadedBase>,
-        prefix: &str,
+        project_id: ProjectId,
+        model: &FineTunedModel,
     ) -> Result<Tuned, ChatError> {
-        let (key, loader) = (prefix.to_owned(), self.loader.clone());
-        let kind = loader.clone().kind(key.clone());
+        let (key, loader) = (model.adapter_prefix.clone(), self.loader.clone());
+        let asked = Asked {
+            project_id,
+            model: model.clone(),
+        };
+        let kind = loader.clone().kind(asked.clone());
         match *self.kinds.get_or_load(&key, kind).await? {
             Kind::Adapter => {
-                let load = loader.load_adapter(key.clone(), base.clone());
+                let load = loader.load_adapter(asked, base.clone());
                 Ok(Tuned {
                     adapter: Some(self.adapters.get_or_load(&key, load).await?),
                     model: base,
                 })
             }
             Kind::Whole => {
-                let load = loader.load_whole(key.clone(), base);
+                let load = loader.load_whole(asked, base);
                 Ok(Tuned {
                     adapter: None,
                     model: self.whole.get_or_load(&key, load).await?,
@@ -128,15 +144,47 @@ impl ModelCache {
             }
         }
     }
+
+    /// Where the objects of the model are that the project may use.
+    ///
+    /// # Errors
+    ///
+    /// The bucket of the model's project cannot be looked up.
+    pub(crate) async fn objects(
+        &self,
+        project_id: ProjectId,
+        model: &FineTunedModel,
+    ) -> Result<ProjectObjects, ChatError> {
+        self.loader.objects(project_id, model).await
+    }
+}
+
+/// A fine-tuned model, and the project that may use it.
+#[derive(Clone)]
+struct Asked {
+    project_id: ProjectId,
+    model: FineTunedModel,
 }
 
 impl Loader {
     async fn folder(&self, base: &BaseModel) -> Result<PathBuf, ChatError> {
         let dir = self.dir.join("bases").join(base.id.to_string());
-        self.objects
-            .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
-            .await?;
+        let shared = self.buckets.shared();
+        shared.mirror_base(base.id, &base.sums(), &dir).await?;
         Ok(dir)
+    }
+
+    async fn objects(
+        &self,
+        project_id: ProjectId,
+        model: &FineTunedModel,
+    ) -> Result<ProjectObjects, ChatError> {
+        let mut tx = self.store.tenant_tx(project_id).await?;
+        let objects = self.buckets.of_model(&mut tx, model).await?;
+        tx.commit().await?;
+        // Whoever waits for a bucket that is away takes a place that another tenant could have.
+        objects.check_own().await?;
+        Ok(objects)
     }
 
     async fn load_base(self, base: BaseModel) -> Result<LoadedBase, ChatError> {
@@ -149,18 +197,16 @@ impl Loader {
         Ok(loaded)
     }
 
-    async fn kind(self, prefix: String) -> Result<Kind, ChatError> {
-        let weights = format!("{prefix}{}", learned::WEIGHTS_FILE);
-        let weights = self.objects.head(&weights).await?;
+    async fn kind(self, asked: Asked) -> Result<Kind, ChatError> {
+        let objects = self.objects(asked.project_id, &asked.model).await?;
+        let weights = format!("{}{}", asked.model.adapter_prefix, learned::WEIGHTS_FILE);
+        let weights = objects.head(&weights).await?;
         Ok(weights.map_or(Kind::Adapter, |_| Kind::Whole))
     }
 
-    async fn load_adapter(
-        self,
-        prefix: String,
-        base: Arc<LoadedBase>,
-    ) -> Result<Adapter, ChatError> {
-        let dir = self.fetch(&prefix, &learned::ADAPTER_FILES).await?;
+    async fn load_adapter(self, asked: Asked, base: Arc<LoadedBase>) -> Result<Adapter, ChatError> {
+        let dir = self.fetch(&asked, &learned::ADAPTER_FILES).await?;
+        let prefix = asked.model.adapter_prefix;
         let load = move || {
             Adapter::load(dir.path(), base.model.config(), base.model.device())
                 .with_context(|| format!("loading the adapter `{prefix}`"))
@@ -172,10 +218,11 @@ impl Loader {
 
     async fn load_whole(
         self,
-        prefix: String,
+        asked: Asked,
         base: Arc<LoadedBase>,
     ) -> Result<LoadedBase, ChatError> {
-        let dir = self.fetch(&prefix, &[learned::WEIGHTS_FILE]).await?;
+        let dir = self.fetch(&asked, &[learned::WEIGHTS_FILE]).await?;
+        let prefix = asked.model.adapter_prefix;
         let load = move || {
             let weights = FullWeights::load(&dir.path().join(learned::WEIGHTS_FILE), &base.model)
                 .with_context(|| format!("loading the weights `{prefix}`"))?;
@@ -191,7 +238,9 @@ impl Loader {
     }
 
     /// A folder with these files of a fine-tuned model, for as long as it is held.
-    async fn fetch(&self, prefix: &str, names: &[&str]) -> Result<TempDir, ChatError> {
+    async fn fetch(&self, asked: &Asked, names: &[&str]) -> Result<TempDir, ChatError> {
+        let objects = self.objects(asked.project_id, &asked.model).await?;
+        let prefix = &asked.model.adapter_prefix;
         tokio::fs::create_dir_all(&self.dir)
             .await
             .context("creating the cache's folder")?;
@@ -201,9 +250,7 @@ impl Loader {
             .context("creating a folder for a fine-tuned model")?;
         for name in names {
             let path = dir.path().join(name);
-            self.objects
-                .get_file(&format!("{prefix}{name}"), &path)
-                .await?;
+            objects.get_file(&format!("{prefix}{name}"), &path).await?;
         }
         Ok(dir)
     }
@@ -238,8 +285,21 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| anyhow!("a thread panicked: {error}"))?
 }
 
+impl From<BucketError> for ChatError {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::Store(error) => error.into(),
+            BucketError::NoKeyring { .. } => Self::Internal(error.into()),
+        }
+    }
+}
+
 impl From<ArtifactError> for ChatError {
     fn from(error: ArtifactError) -> Self {
+        if let Some(fault) = error.own_bucket() {
+            let cause = error.into();
+            return Self::OwnBucket { fault, cause };
+        }
         let transient = error.is_transient();
         let cause = anyhow::Error::new(error).context("fetching the model");
         if transient {

@@ -57,7 +57,7 @@ async fn answer(
     let envelope = envelope(state, &request, &resolved);
     let model = state.cache.base(&resolved.base).await?;
     let Tuned { model, adapter } = match &resolved.tuned {
-        Some(tuned) => state.cache.tuned(model, &tuned.adapter_prefix).await?,
+        Some(tuned) => state.cache.tuned(model, project_id, tuned).await?,
         None => Tuned {
             model,
             adapter: None,

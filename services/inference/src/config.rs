@@ -7,14 +7,17 @@ use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use artifacts::S3Config;
+use store::sealed::Keyring;
 
 /// Settings of the inference service.
 #[derive(Clone)]
 pub struct Config {
     /// The login `attune_inference` of the installation's Postgres.
     pub database_url: String,
-    /// Where base models and adapters are.
+    /// The installation's bucket: base models, and the adapters of projects that have no bucket of their own.
     pub s3: S3Config,
+    /// What opens the credentials of projects' own buckets. Without it their models do not answer.
+    pub keyring: Option<Keyring>,
     /// What the API has to send as bearer token. Whoever knows it speaks for every project.
     pub internal_token: String,
     /// Where downloaded base models are kept between starts.
@@ -53,8 +56,9 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_INTERNAL_TOKEN`, `ATTUNE_CACHE_DIR`, and where they differ from
-    /// the defaults `ATTUNE_DEVICE` and `ATTUNE_INFERENCE_{CONCURRENCY,QUEUE_DEPTH,MAX_BASES,MAX_ADAPTERS}`.
+    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`, `ATTUNE_INTERNAL_TOKEN`,
+    /// `ATTUNE_CACHE_DIR`, and where they differ from the defaults `ATTUNE_DEVICE` and
+    /// `ATTUNE_INFERENCE_{CONCURRENCY,QUEUE_DEPTH,MAX_BASES,MAX_ADAPTERS}`.
     ///
     /// # Errors
     ///
@@ -95,6 +99,7 @@ impl Config {
         Ok(Self {
             database_url: required("DATABASE_URL")?,
             s3,
+            keyring: Keyring::from_variables(&variable)?,
             internal_token: required("ATTUNE_INTERNAL_TOKEN")?,
             cache_dir: required("ATTUNE_CACHE_DIR")?.into(),
             device: required("ATTUNE_DEVICE").unwrap_or_else(|_| "cpu".to_owned()),
@@ -138,6 +143,8 @@ mod tests {
             endpoint: "http://127.0.0.1:9000".to_owned(),
             region: "us-east-1".to_owned(),
             bucket: "attune".to_owned(),
+            prefix: String::new(),
+            path_style: true,
             access_key_id: "id".to_owned(),
             secret_access_key: "secret".to_owned(),
         }

@@ -1,5 +1,6 @@
 //! What a request can fail with, and the one place that turns it into a status and a body.
 
+use artifacts::OwnBucketFault;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +8,9 @@ use serde::Serialize;
 
 /// When to come back after being turned away. Generating an answer takes seconds.
 const RETRY_AFTER_SECS: u64 = 2;
+
+/// Says to OpenAI's SDKs whether to send a request again. To the API it says that the answer is meant for the client.
+const SHOULD_RETRY: &str = "x-should-retry";
 
 /// A chat request that gets no answer, or no more of one.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,15 @@ pub(crate) enum ChatError {
     /// Too many requests wait already.
     #[error("The server is overloaded. Please try again in a moment.")]
     Overloaded,
+    /// The bucket of the model's own project is away or refuses us.
+    #[error("{}", .fault.message)]
+    OwnBucket {
+        /// What its project is told.
+        fault: OwnBucketFault,
+        /// How we know.
+        #[source]
+        cause: anyhow::Error,
+    },
     /// Postgres or S3 is away, or this service is stopping.
     #[error("The service is temporarily unavailable. Please try again in a moment.")]
     Unavailable(#[source] anyhow::Error),
@@ -76,7 +89,9 @@ impl ChatError {
             Self::ModelNotFound(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Overloaded | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::OwnBucket { .. } | Self::Unavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -101,7 +116,17 @@ impl ChatError {
     pub(crate) fn respond(&self, request_id: &str) -> Response {
         self.log(request_id);
         let mut response = (self.status(), Json(self.body(request_id))).into_response();
-        if matches!(self, Self::Overloaded | Self::Unavailable(_)) {
+        let may_pass = match self {
+            Self::OwnBucket { fault, .. } => fault.may_pass,
+            Self::Overloaded | Self::Unavailable(_) => true,
+            _ => false,
+        };
+        if let Self::OwnBucket { fault, .. } = self {
+            let again = if fault.may_pass { "true" } else { "false" };
+            let again = HeaderValue::from_static(again);
+            response.headers_mut().insert(SHOULD_RETRY, again);
+        }
+        if may_pass {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
@@ -115,7 +140,7 @@ impl ChatError {
             Self::Internal(cause) => {
                 tracing::error!(request.id = request_id, "Chat request failed: {cause:#}");
             }
-            Self::Unavailable(cause) => {
+            Self::Unavailable(cause) | Self::OwnBucket { cause, .. } => {
                 tracing::warn!(
                     request.id = request_id,
                     "Chat request turned away: {cause:#}"
@@ -127,7 +152,9 @@ impl ChatError {
 
     fn kind(&self) -> &'static str {
         match self {
-            Self::Overloaded | Self::Unavailable(_) => "service_unavailable_error",
+            Self::Overloaded | Self::OwnBucket { .. } | Self::Unavailable(_) => {
+                "service_unavailable_error"
+            }
             Self::Internal(_) => "server_error",
             _ => "invalid_request_error",
         }
@@ -152,6 +179,7 @@ impl ChatError {
             Self::MethodNotAllowed => Some("method_not_allowed"),
             Self::BodyTooLarge => Some("request_too_large"),
             Self::Overloaded => Some("server_is_overloaded"),
+            Self::OwnBucket { fault, .. } => Some(fault.code),
             Self::Unavailable(_) => Some("service_unavailable"),
             Self::Internal(_) => Some("internal_error"),
         }
@@ -201,6 +229,28 @@ mod tests {
         let response = ChatError::Overloaded.respond("req_1");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn a_projects_own_bucket_is_named_to_the_client() {
+        for may_pass in [true, false] {
+            let fault = OwnBucketFault {
+                code: "bucket_refused",
+                message: "The project's own bucket `b` denied access.".to_owned(),
+                may_pass,
+            };
+            let cause = anyhow::anyhow!("at 10.0.0.7");
+            let error = ChatError::OwnBucket { fault, cause };
+            let detail = error.body("req_1").error;
+            assert_eq!(
+                detail.message,
+                "The project's own bucket `b` denied access."
+            );
+            assert_eq!(detail.code, Some("bucket_refused"));
+            let headers = error.respond("req_1").headers().clone();
+            assert_eq!(headers[SHOULD_RETRY], may_pass.to_string());
+            assert_eq!(headers.contains_key(header::RETRY_AFTER), may_pass);
+        }
     }
 
     #[test]

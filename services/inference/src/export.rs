@@ -16,10 +16,12 @@ use axum::extract::{Extension, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::Response;
+use buckets::ProjectObjects;
 use futures::{Stream, StreamExt as _};
 use lm::gguf::GgufDtype;
 use lm::{Adapter, BaseFiles, Device, Learned, learned};
 use serde::Deserialize;
+use store::base_models::BaseModel;
 use store::models::FineTunedModel;
 use tempfile::TempDir;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -110,7 +112,8 @@ async fn answer(
 
     let work = workplace(&exports.dir).await?;
     let base_dir = state.cache.folder(&resolved.base).await?;
-    let learned = fetch(state, &resolved.base, tuned, work.path()).await?;
+    let objects = state.cache.objects(caller.project_id, tuned).await?;
+    let learned = fetch(state, &objects, &resolved.base, tuned, work.path()).await?;
     let (format, out) = (request.format, work.path().join("out"));
     let entries = blocking(move || {
         let _turn = being_made;
@@ -148,7 +151,8 @@ async fn workplace(dir: &Path) -> Result<TempDir, ChatError> {
 
 async fn fetch(
     state: &AppState,
-    base: &store::base_models::BaseModel,
+    objects: &ProjectObjects,
+    base: &BaseModel,
     tuned: &FineTunedModel,
     work: &Path,
 ) -> Result<Found, ChatError> {
@@ -157,7 +161,7 @@ async fn fetch(
         .await
         .context("creating a folder for what was learned")?;
     let prefix = format!("{}/", tuned.adapter_prefix.trim_end_matches('/'));
-    let found = state.objects.get_present(&prefix, &learned::FILES, &dir);
+    let found = objects.get_present(&prefix, &learned::FILES, &dir);
     if !found.await?.contains(&learned::WEIGHTS_FILE) {
         return Ok(Found::Adapter(dir));
     }

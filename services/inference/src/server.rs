@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use artifacts::ObjectStore;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use buckets::Buckets;
 use domain::Clock;
 use lm::Device;
 use store::Store;
@@ -29,7 +29,7 @@ pub(crate) struct AppState {
     /// Postgres.
     pub(crate) store: Store,
     /// S3.
-    pub(crate) objects: ObjectStore,
+    pub(crate) buckets: Buckets,
     /// Models in memory.
     pub(crate) cache: Arc<ModelCache>,
     /// Turns to generate.
@@ -56,12 +56,17 @@ impl AppState {
             device.describe()
         );
         let store = Store::connect_lazy(&config.database_url).context("reading DATABASE_URL")?;
-        let objects = ObjectStore::connect(&config.s3);
+        let buckets = Buckets::new(&config.s3, config.keyring.clone());
         let dir = config.cache_dir.clone();
-        let cache = ModelCache::new(objects.clone(), dir, device, &config.limits);
+        let cache = ModelCache::new(
+            (store.clone(), buckets.clone()),
+            dir,
+            device,
+            &config.limits,
+        );
         Ok(Self {
             store,
-            objects,
+            buckets,
             cache: Arc::new(cache),
             engine: Engine::new(&config.limits),
             exports: Exports::new(config.cache_dir.clone()),
@@ -88,7 +93,7 @@ pub(crate) fn router(state: AppState, max_body_bytes: usize) -> Router {
 
 /// Whether Postgres and S3 can be reached. Models are loaded when first asked for, so they do not count.
 async fn readyz(State(state): State<AppState>) -> Response {
-    let (postgres, s3) = tokio::join!(state.store.ready(), state.objects.ready());
+    let (postgres, s3) = tokio::join!(state.store.ready(), state.buckets.shared().ready());
     let mut missing = Vec::new();
     if let Err(error) = postgres {
         missing.push("Postgres");

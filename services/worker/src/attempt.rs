@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use buckets::ProjectObjects;
 use domain::job::JobError;
 use domain::{Failure, FileId, Job, JobData, JobStatus};
 use lm::Adapter;
@@ -105,16 +106,18 @@ impl Attempt<'_> {
 
     async fn prepare(&mut self, dir: &Path) -> Result<Box<Prepared>, Stop> {
         let model = self.resolve_model().await?;
+        // Before a base is loaded for nothing.
+        self.objects().await?.check_own().await?;
         let Worker {
             bases,
-            objects,
+            buckets,
             device,
             config,
             ..
         } = &mut *self.worker;
         let machine = (&*device, config.max_memory_bytes);
         let base = bases
-            .get(&model.base, &self.job.config, objects, machine)
+            .get(&model.base, &self.job.config, buckets.shared(), machine)
             .await?;
         let Start {
             base,
@@ -157,9 +160,9 @@ impl Attempt<'_> {
     }
 
     /// For the objects that this attempt stores.
-    pub(crate) fn uploads(&self) -> Uploads {
-        let Worker { store, objects, .. } = &*self.worker;
-        Uploads::new(store.clone(), objects.clone(), self.lease.clone())
+    pub(crate) async fn uploads(&self) -> Result<Uploads, Stop> {
+        let Worker { store, buckets, .. } = &*self.worker;
+        Uploads::begin(store, buckets, &self.lease).await
     }
 
     fn max_seq_len(&self) -> usize {
@@ -195,10 +198,9 @@ impl Attempt<'_> {
         base: &Arc<Base>,
         dir: &Path,
     ) -> Result<Rows, Stop> {
-        let Worker { store, objects, .. } = &*self.worker;
+        let Worker { store, buckets, .. } = &*self.worker;
         inputs::rows(
-            store,
-            objects,
+            (store, buckets),
             &self.lease,
             (param, file),
             (base, &self.job),
@@ -293,6 +295,14 @@ impl Attempt<'_> {
         Ok(tx.commit().await?)
     }
 
+    /// The project's objects, where they are now.
+    pub(crate) async fn objects(&self) -> Result<ProjectObjects, Stop> {
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        let objects = self.worker.buckets.of(&mut tx).await?;
+        tx.commit().await?;
+        Ok(objects)
+    }
+
     fn work_dir(&self) -> Result<TempDir, Stop> {
         scratch::create(&self.worker.config.attempts_dir(), self.job.id)
             .map_err(|error| Failure::transient(&error).into())
@@ -319,6 +329,19 @@ impl Attempt<'_> {
         }
     }
 
+    /// Hands the job back until storage is there again.
+    async fn set_aside(&self, told: &str, message: &str) -> Result<(), StoreError> {
+        warn!(job.id = %self.job.id, "Job `{}` waits for storage: {message}", self.job.id);
+        let now = self.worker.clock.now();
+        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
+        let event = NewEvent::message(EventLevel::Warn, told.to_owned(), now);
+        let event = event.of_attempt(self.lease.attempt);
+        events::report(&mut tx, &self.lease, &[event]).await?;
+        let delay = queue::backoff(self.lease.attempt).min(LOOK_AGAIN);
+        lease::release(&mut tx, &self.lease, delay).await?;
+        tx.commit().await
+    }
+
     async fn try_close(&self, stop: &Stop, claimed: &Claimed) -> Result<(), StoreError> {
         let now = self.worker.clock.now();
         let failure = match stop {
@@ -332,15 +355,19 @@ impl Attempt<'_> {
                 }
                 return tx.commit().await;
             }
-            Stop::Away { message } => {
-                warn!(job.id = %self.job.id, "Job `{}` waits for storage: {message}", self.job.id);
-                let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-                let event = NewEvent::message(EventLevel::Warn, STORAGE_AWAY.to_owned(), now);
-                let event = event.of_attempt(self.lease.attempt);
-                events::report(&mut tx, &self.lease, &[event]).await?;
-                let delay = queue::backoff(self.lease.attempt).min(LOOK_AGAIN);
-                lease::release(&mut tx, &self.lease, delay).await?;
-                return tx.commit().await;
+            Stop::Away { message } => return self.set_aside(STORAGE_AWAY, message).await,
+            Stop::OwnBucket {
+                message,
+                told,
+                may_pass: true,
+            } => {
+                let told = format!("{told}; the job will go on when that is mended");
+                return self.set_aside(&told, message).await;
+            }
+            Stop::OwnBucket { message, told, .. } => {
+                warn!(job.id = %self.job.id, "Job `{}`: {message}", self.job.id);
+                let message = told.clone();
+                &Failure::Transient { message }
             }
             Stop::Failed(failure) => failure,
         };

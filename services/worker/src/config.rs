@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use artifacts::S3Config;
+use store::sealed::Keyring;
 use training::report::Code;
 
 /// The lease of a job that is being worked on, unless the environment sets another.
@@ -21,8 +22,10 @@ const DEFAULT_POLL_SECS: u64 = 1;
 pub struct Config {
     /// The login `attune_worker`.
     pub database_url: String,
-    /// The bucket.
+    /// The installation's bucket.
     pub s3: S3Config,
+    /// What opens the credentials of projects' own buckets. Without it their jobs fail.
+    pub keyring: Option<Keyring>,
     /// Where base models are kept and attempts work. Nothing in it is missed when it is gone.
     pub cache_dir: PathBuf,
     /// `cpu`, `cuda` or `cuda:N`.
@@ -44,9 +47,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_CACHE_DIR`, `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME`,
-    /// `ATTUNE_LEASE_SECS`, `ATTUNE_MAX_MEMORY_MB`, `ATTUNE_WORKER_MEMORY_BYTES` (the machine's unless set: with a GPU, set
-    /// it to the GPU's), `ATTUNE_WORKER_GRACE_SECS` and `ATTUNE_WORKER_POLL_SECS`. `code` is the program that asks.
+    /// Reads `DATABASE_URL`, `ATTUNE_S3_*`, `ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`, `ATTUNE_CACHE_DIR`,
+    /// `ATTUNE_DEVICE`, `ATTUNE_WORKER_NAME`, `ATTUNE_LEASE_SECS`, `ATTUNE_MAX_MEMORY_MB`, `ATTUNE_WORKER_MEMORY_BYTES`
+    /// (the machine's unless set: with a GPU, set it to the GPU's), `ATTUNE_WORKER_GRACE_SECS` and
+    /// `ATTUNE_WORKER_POLL_SECS`. `code` is the program that asks.
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
@@ -68,6 +72,7 @@ impl Config {
         Ok(Self {
             database_url: variable("DATABASE_URL").context("DATABASE_URL is not set")?,
             s3: S3Config::from_env()?,
+            keyring: Keyring::from_variables(variable)?,
             cache_dir: variable("ATTUNE_CACHE_DIR")
                 .map_or_else(|| std::env::temp_dir().join("attune-worker"), PathBuf::from),
             device: variable("ATTUNE_DEVICE").unwrap_or_else(|| "cpu".to_owned()),

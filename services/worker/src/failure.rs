@@ -1,6 +1,7 @@
 //! How an attempt ends when it does not end well.
 
 use artifacts::ArtifactError;
+use buckets::BucketError;
 use domain::Failure;
 use domain::failure::error_chain;
 use lm::error::LoadError;
@@ -20,6 +21,16 @@ pub(crate) enum Stop {
     Away {
         /// Which one, and how we know.
         message: String,
+    },
+    /// The project's own bucket is away, full or refuses us. One that may come back is waited for as for S3; one that
+    /// refuses fails the job in the end, or nobody would know that something has to be mended.
+    OwnBucket {
+        /// What it did and how we know.
+        message: String,
+        /// What it did, for the tenant.
+        told: String,
+        /// Whether it may pass.
+        may_pass: bool,
     },
 }
 
@@ -41,8 +52,25 @@ impl From<StoreError> for Stop {
     }
 }
 
+impl From<BucketError> for Stop {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::Store(error) => error.into(),
+            // For the operator, who can mend it while the job waits.
+            BucketError::NoKeyring { .. } => Self::Failed(Failure::transient(&error)),
+        }
+    }
+}
+
 impl From<ArtifactError> for Stop {
     fn from(error: ArtifactError) -> Self {
+        if let Some(fault) = error.own_bucket() {
+            return Self::OwnBucket {
+                message: error_chain(&error),
+                told: error.to_string(),
+                may_pass: fault.may_pass,
+            };
+        }
         match error {
             ArtifactError::Unavailable { .. } => Self::Away {
                 message: error_chain(&error),
@@ -93,4 +121,51 @@ pub(crate) fn data_fault(param: &'static str, fault: &DataFault) -> Stop {
             Failure::rejected(code, Some(param), fault.to_string())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_bucket(source: ArtifactError) -> Stop {
+        let bucket = "acme-models".to_owned();
+        let source = Box::new(source);
+        ArtifactError::OwnBucket { bucket, source }.into()
+    }
+
+    #[test]
+    fn a_projects_own_bucket_is_named_and_told_apart_from_ours() {
+        let (operation, key) = ("get", "proj_1/files/file-1".to_owned());
+        let ours = ArtifactError::Unavailable {
+            operation,
+            key: key.clone(),
+            source: "connection refused".into(),
+        };
+        assert!(matches!(Stop::from(ours), Stop::Away { .. }));
+
+        let away = own_bucket(ArtifactError::Unavailable {
+            operation,
+            key: key.clone(),
+            source: "10.0.0.7 refused".into(),
+        });
+        let denied = own_bucket(ArtifactError::Denied {
+            operation,
+            key,
+            source: "at 10.0.0.7".into(),
+        });
+        for (stop, passes) in [(away, true), (denied, false)] {
+            let Stop::OwnBucket {
+                message,
+                told,
+                may_pass,
+            } = stop
+            else {
+                panic!("{stop:?}")
+            };
+            assert_eq!(may_pass, passes);
+            assert!(told.contains("`acme-models`") && message.starts_with(&told));
+            // Where it is, is for whoever reads the log.
+            assert!(!told.contains("10.0.0.7") && message.contains("10.0.0.7"));
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artifacts::{ArtifactError, ObjectStore, keys};
+use artifacts::{ArtifactError, SharedObjects, keys};
+use buckets::Buckets;
 use dataset::Limits;
 use domain::{BaseModelId, Failure, FileId, Job, TrainingConfig};
 use lm::base::BaseFiles;
@@ -45,7 +46,7 @@ impl Bases {
         &mut self,
         base: &BaseModel,
         settings: &TrainingConfig,
-        objects: &ObjectStore,
+        shared: &SharedObjects,
         (device, max_bytes): (&Device, Option<u64>),
     ) -> Result<Arc<Base>, Stop> {
         let precision = training::settings::base_precision(settings);
@@ -56,9 +57,7 @@ impl Bases {
         // Two bases at once may not fit.
         self.loaded = None;
         let dir = self.dir.join(base.id.to_string());
-        objects
-            .mirror(&keys::base_prefix(base.id), &base.sums(), &dir)
-            .await?;
+        shared.mirror_base(base.id, &base.sums(), &dir).await?;
         let (base, settings, device) = (base.clone(), settings.clone(), device.clone());
         let room = Room::now(max_bytes);
         let loaded = blocking(move || load(&base, &settings, &dir, (&device, room))).await?;
@@ -118,8 +117,7 @@ fn load(
 
 /// Fetches a file of the job's project and turns it into rows.
 pub(crate) async fn rows(
-    store: &Store,
-    objects: &ObjectStore,
+    (store, buckets): (&Store, &Buckets),
     lease: &Lease,
     (param, file): (&'static str, FileId),
     (base, job): (&Arc<Base>, &Job),
@@ -132,6 +130,7 @@ pub(crate) async fn rows(
     };
     let mut tx = store.tenant_tx(lease.project_id).await?;
     let row = files::find(&mut tx, file).await?.ok_or_else(gone)?;
+    let objects = buckets.of(&mut tx).await?;
     tx.commit().await?;
     let path = dir.join(format!("{param}.jsonl"));
     let key = keys::file(lease.project_id, file);

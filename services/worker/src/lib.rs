@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use artifacts::ObjectStore;
+use buckets::Buckets;
 use domain::failure::error_chain;
 use domain::{Clock, WorkerKind};
 use lm::device::Device;
@@ -49,7 +49,7 @@ const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
 struct Worker {
     config: Config,
     store: Store,
-    objects: ObjectStore,
+    buckets: Buckets,
     device: Device,
     clock: Clock,
     bases: Bases,
@@ -74,7 +74,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let device = Device::parse(&config.device).context("ATTUNE_DEVICE")?;
     let store = Store::connect_lazy(&config.database_url).context("DATABASE_URL")?;
-    let objects = ObjectStore::connect(&config.s3);
+    let buckets = Buckets::new(&config.s3, config.keyring.clone());
     info!(worker.name = %config.name, "Worker `{}` trains on {}", config.name, device.describe());
     scratch::sweep(&config.attempts_dir());
     let bases = Bases::new(config.cache_dir.join("bases"));
@@ -95,7 +95,7 @@ pub async fn run(
     let mut worker = Worker {
         config,
         store,
-        objects,
+        buckets,
         device,
         clock,
         bases,

@@ -28,7 +28,7 @@ pub(crate) async fn publish(
     dir: &Path,
 ) -> Result<(), Stop> {
     let project_id = attempt.lease.project_id;
-    let uploads = attempt.uploads();
+    let uploads = attempt.uploads().await?;
 
     let adapter_dir = dir.join("adapter");
     trained
@@ -65,6 +65,7 @@ pub(crate) async fn publish(
     let job = succeeded(&attempt.job, trained, result_file, now)?;
     let mut tx = attempt.worker.store.tenant_tx(project_id).await?;
     lease::hold(&mut tx, &attempt.lease).await?;
+    uploads.hold(&mut tx).await?;
     files::create(&mut tx, &file).await?;
     let model = models::publish(&mut tx, &attempt.lease, model_id, &adapter_prefix, now).await?;
     let said = closing_events(trained, &model.name, now);

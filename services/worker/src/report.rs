@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use artifacts::keys;
+use buckets::Buckets;
 use domain::{Clock, Failure};
 use serde_json::json;
 use store::checkpoints::{CheckpointMetrics, NewCheckpoint};
@@ -24,13 +25,16 @@ use crate::upload::Uploads;
 
 /// Steps are written together, at the latest this long after the first of them.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
+/// How long a running job waits for the bucket of its project: another tenant's job could have the worker meanwhile. It
+/// goes on from its last checkpoint later.
+const OWN_BUCKET_PATIENCE: Duration = Duration::from_mins(1);
 /// Pause while Postgres or S3 is away.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// The receiving end of an attempt's messages.
 pub(crate) struct Report {
     store: Store,
-    uploads: Uploads,
+    buckets: Buckets,
     clock: Clock,
     lease: Lease,
     estimated_finish: Option<OffsetDateTime>,
@@ -43,7 +47,7 @@ impl Report {
     pub(crate) fn new(attempt: &Attempt<'_>) -> Self {
         Self {
             store: attempt.worker.store.clone(),
-            uploads: attempt.uploads(),
+            buckets: attempt.worker.buckets.clone(),
             clock: attempt.worker.clock.clone(),
             lease: attempt.lease.clone(),
             estimated_finish: None,
@@ -182,7 +186,11 @@ impl Report {
     /// that a job never resumes past what it has reported.
     async fn checkpoint(&mut self, step: u64, dir: &Path, report: &StepReport) -> Result<(), Stop> {
         self.flush().await?;
+        let began = Instant::now();
         while let Err(stop) = self.try_checkpoint(step, dir, report).await {
+            if matches!(stop, Stop::OwnBucket { .. }) && began.elapsed() > OWN_BUCKET_PATIENCE {
+                return Err(stop);
+            }
             self.wait_or(stop).await?;
         }
         Ok(())
@@ -191,7 +199,9 @@ impl Report {
     async fn try_checkpoint(&self, step: u64, dir: &Path, report: &StepReport) -> Result<(), Stop> {
         let attempt = u32::try_from(self.lease.attempt).unwrap_or_default();
         let prefix = keys::checkpoint(self.lease.project_id, self.lease.job_id, attempt, step);
-        let manifest = self.uploads.folder(dir, &prefix).await?;
+        // Asked each time: a run takes hours, and credentials may be new by now.
+        let uploads = Uploads::begin(&self.store, &self.buckets, &self.lease).await?;
+        let manifest = uploads.folder(dir, &prefix).await?;
         let checkpoint = NewCheckpoint {
             step,
             object_prefix: prefix,
@@ -200,6 +210,7 @@ impl Report {
             created_at: self.clock.now(),
         };
         let mut tx = self.store.tenant_tx(self.lease.project_id).await?;
+        uploads.hold(&mut tx).await?;
         checkpoints::create(&mut tx, &self.lease, &checkpoint).await?;
         Ok(tx.commit().await?)
     }
@@ -207,7 +218,9 @@ impl Report {
     /// Waits if `stop` is something that passes, and hands it back if it is not or the job is not ours any more.
     async fn wait_or(&self, stop: Stop) -> Result<(), Stop> {
         match stop {
-            Stop::Away { message } | Stop::Failed(Failure::Transient { message })
+            Stop::Away { message }
+            | Stop::OwnBucket { message, .. }
+            | Stop::Failed(Failure::Transient { message })
                 if !self.signal.is_lost() =>
             {
                 warn!(job.id = %self.lease.job_id, "Cannot store progress of `{}` yet: {message}", self.lease.job_id);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use artifacts::ArtifactError;
+use buckets::ProjectObjects;
 use store::checkpoints;
 use store::checkpoints::Checkpoint as StoredCheckpoint;
 use tracing::warn;
@@ -28,10 +29,11 @@ pub(crate) async fn latest(
         .tenant_tx(attempt.lease.project_id)
         .await?;
     let stored = checkpoints::list(&mut tx, attempt.job.id, None, TRIED).await?;
+    let objects = attempt.worker.buckets.of(&mut tx).await?;
     tx.commit().await?;
     for candidate in stored.data {
         let dir = dir.join(format!("resume-{}", candidate.step));
-        match fetch(attempt, &candidate, base, &dir).await? {
+        match fetch(&objects, &candidate, base, &dir).await? {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(reason) => warn!(
                 job.id = %attempt.job.id, step = candidate.step,
@@ -44,14 +46,12 @@ pub(crate) async fn latest(
 
 /// The inner error is the checkpoint's own fault; the outer one is the world's.
 async fn fetch(
-    attempt: &Attempt<'_>,
+    objects: &ProjectObjects,
     stored: &StoredCheckpoint,
     base: &Arc<Base>,
     dir: &Path,
 ) -> Result<Result<Checkpoint, String>, Stop> {
-    match attempt
-        .worker
-        .objects
+    match objects
         .mirror(&stored.object_prefix, &stored.manifest, dir)
         .await
     {

@@ -37,13 +37,16 @@ pub(crate) async fn of(
     };
     let dir = dir.join("initial");
     std::fs::create_dir_all(&dir).map_err(|error| Failure::transient(&error))?;
+    let mut tx = worker.store.tenant_tx(job.project_id).await?;
+    let objects = worker.buckets.of_model(&mut tx, tuned).await?;
+    tx.commit().await?;
     let prefix = &tuned.adapter_prefix;
     let weights_key = format!("{prefix}{}", learned::WEIGHTS_FILE);
-    if worker.objects.head(&weights_key).await?.is_none() {
+    if objects.head(&weights_key).await?.is_none() {
         check(TunedModel::Adapter, job)?;
         for name in learned::ADAPTER_FILES {
             let key = format!("{prefix}{name}");
-            worker.objects.get_file(&key, &dir.join(name)).await?;
+            objects.get_file(&key, &dir.join(name)).await?;
         }
         let adapter = adapter(job, &base, &dir)?;
         return Ok(Start {
@@ -52,7 +55,7 @@ pub(crate) async fn of(
         });
     }
     let path = dir.join(learned::WEIGHTS_FILE);
-    let stored = worker.objects.get_file(&weights_key, &path).await?;
+    let stored = objects.get_file(&weights_key, &path).await?;
     let with_embeddings = FullWeights::holds_embeddings(&path)?;
     check(TunedModel::Weights { with_embeddings }, job)?;
     let base = worker.bases.tuned(base, path, stored.sha256).await?;

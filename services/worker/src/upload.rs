@@ -4,26 +4,40 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use artifacts::{ObjectStore, Stored};
+use artifacts::Stored;
+use buckets::{Buckets, ProjectObjects};
 use domain::Failure;
-use store::{Lease, Store, StoreError, lease};
+use store::{Lease, Store, StoreError, TenantTx, lease};
 
 use crate::failure::Stop;
 
 /// Stores objects for one attempt, as long as the job is its own.
 pub(crate) struct Uploads {
     store: Store,
-    objects: ObjectStore,
+    objects: ProjectObjects,
     lease: Lease,
 }
 
 impl Uploads {
-    pub(crate) fn new(store: Store, objects: ObjectStore, lease: Lease) -> Self {
-        Self {
-            store,
+    /// To where the project's objects are now.
+    pub(crate) async fn begin(
+        store: &Store,
+        buckets: &Buckets,
+        lease: &Lease,
+    ) -> Result<Self, Stop> {
+        let mut tx = store.tenant_tx(lease.project_id).await?;
+        let objects = buckets.of(&mut tx).await?;
+        tx.commit().await?;
+        Ok(Self {
+            store: store.clone(),
             objects,
-            lease,
-        }
+            lease: lease.clone(),
+        })
+    }
+
+    /// Makes sure, until the transaction's end, that what was uploaded is still where the project's objects are.
+    pub(crate) async fn hold(&self, tx: &mut TenantTx) -> Result<(), StoreError> {
+        self.objects.hold(tx).await
     }
 
     /// Uploads every file of `dir` below `prefix` (which ends in `/`) and returns the SHA-256 of each by name.

@@ -6,6 +6,7 @@
 )]
 
 mod outage;
+mod own;
 mod reading;
 mod refusals;
 mod writing;

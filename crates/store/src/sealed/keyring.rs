@@ -99,6 +99,21 @@ impl Keyring {
         }
     }
 
+    /// The ring of `ATTUNE_SECRET_KEYS` or `ATTUNE_SECRET_KEYS_FILE`, whichever of them `variable` knows. None if it knows
+    /// neither.
+    ///
+    /// # Errors
+    /// As [`Self::from_settings`].
+    pub fn from_variables(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, KeyringError> {
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        Self::from_settings(
+            set("ATTUNE_SECRET_KEYS").as_deref(),
+            set("ATTUNE_SECRET_KEYS_FILE").as_deref(),
+        )
+    }
+
     /// Seals a secret for its place, with the first key.
     ///
     /// # Errors

@@ -35,6 +35,10 @@ pub const SEALED_COLUMNS: &[SealedColumn] = &[
         table: "wandb_accounts",
         column: "api_key",
     },
+    SealedColumn {
+        table: "project_buckets",
+        column: "secret_access_key",
+    },
 ];
 
 /// Seals everything again that an older key sealed, and says how many values that were. Afterwards the older keys may go.

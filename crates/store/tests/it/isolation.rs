@@ -19,6 +19,7 @@ use store::{
 
 use crate::archiving::archived;
 use crate::batches::{batch, line, turn};
+use crate::buckets::{set, settings};
 use crate::given::{Tenant, keyring, listen, now, running, two_tenants};
 use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
@@ -82,6 +83,8 @@ pub(crate) fn file(tenant: Tenant) -> File {
 
 /// One row in every table that a tenant owns.
 async fn fill(store: &Store, tenant: Tenant) {
+    // First: a project that has objects is given none.
+    set(store, tenant.project_id, &settings("a"), "secret").await;
     let claimed = running(store, tenant).await;
     let lease = &claimed.lease;
     let limits = Quotas {

@@ -6,6 +6,7 @@ mod api_keys;
 mod archiving;
 mod audit;
 mod batches;
+mod buckets;
 mod connections;
 mod given;
 mod isolation;

@@ -119,6 +119,11 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
         ("app_tenant", "UPDATE wandb_accounts SET base_url = 'x'"),
         ("app_worker", "SELECT * FROM wandb_accounts"),
         ("app_operator", "SELECT last_error FROM wandb_runs"),
+        ("app_tenant", "UPDATE project_buckets SET endpoint = 'x'"),
+        ("app_tenant", "DELETE FROM project_buckets"),
+        ("app_worker", "UPDATE project_buckets SET endpoint = 'x'"),
+        ("app_auth", "SELECT * FROM project_buckets"),
+        ("app_org", "SELECT * FROM project_buckets"),
         ("app_operator", "SELECT * FROM jobs"),
         ("app_operator", "SELECT * FROM files"),
     ] {

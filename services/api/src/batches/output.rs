@@ -2,10 +2,12 @@
 
 use artifacts::{ArtifactError, keys};
 use async_stream::try_stream;
+use buckets::ProjectObjects;
 use bytes::Bytes;
 use domain::batch::InputError;
 use domain::{Batch, BatchStatus, FileId};
 use futures::Stream;
+use store::StoreError;
 use store::batches::lines;
 use store::batches::turns::{self, Turn};
 use store::files::{self, File, FileStatus};
@@ -27,19 +29,22 @@ impl Runner {
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
         let room = quotas::left(&mut tx).await?;
+        let objects = self.buckets.of(&mut tx).await?;
         tx.commit().await?;
         let mut files = Vec::new();
-        let ended = match self.write_both(&batch, room, &mut files).await {
-            Ok([output, errors]) => self.end(turn, &files, output, errors).await,
+        let ended = match self.write_both(&batch, &objects, room, &mut files).await {
+            Ok(ids) => self.end(turn, &objects, &files, ids).await,
             Err(error) => Err(error),
         };
         let Err(error) = ended else { return Ok(()) };
-        // Somebody else ends it, with files of their own; or nobody may keep them.
-        if let TurnError::LeaseLost | TurnError::Full(_) = error {
+        // Somebody else ends it, with files of their own; or nobody may keep them; or they are where nobody will look.
+        if let TurnError::LeaseLost
+        | TurnError::Full(_)
+        | TurnError::Store(StoreError::BucketChanged) = error
+        {
             for file in files {
-                self.objects
-                    .delete(&keys::file(turn.project_id, file.id))
-                    .await?;
+                let key = keys::file(turn.project_id, file.id);
+                objects.delete(&key).await?;
             }
         }
         match error {
@@ -52,12 +57,13 @@ impl Runner {
     async fn write_both(
         &self,
         batch: &Batch,
+        objects: &ProjectObjects,
         mut room: Option<Room>,
         files: &mut Vec<File>,
     ) -> Result<[Option<FileId>; 2], TurnError> {
         let mut ids = [None, None];
         for (id, which) in ids.iter_mut().zip([Which::Output, Which::Errors]) {
-            if let Some(file) = self.write(batch, which, room).await? {
+            if let Some(file) = self.write(batch, objects, which, room).await? {
                 room = room.map(|room| room.with(file.size_bytes));
                 *id = Some(file.id);
                 files.push(file);
@@ -69,12 +75,13 @@ impl Runner {
     async fn end(
         &self,
         turn: &Turn,
+        objects: &ProjectObjects,
         files: &[File],
-        output: Option<FileId>,
-        errors: Option<FileId>,
+        [output, errors]: [Option<FileId>; 2],
     ) -> Result<(), TurnError> {
         let mut tx = self.store.tenant_tx(turn.project_id).await?;
         let batch = turns::hold(&mut tx, turn).await?;
+        objects.hold(&mut tx).await?;
         for file in files {
             files::create(&mut tx, file).await?;
         }
@@ -106,6 +113,7 @@ impl Runner {
     async fn write(
         &self,
         batch: &Batch,
+        objects: &ProjectObjects,
         which: Which,
         room: Option<Room>,
     ) -> Result<Option<File>, TurnError> {
@@ -113,7 +121,7 @@ impl Runner {
         let key = keys::file(batch.project_id, id);
         let lines = Box::pin(self.clone().texts(batch, which));
         let max_bytes = room.map_or(u64::MAX, |room| room.bytes());
-        let stored = match self.objects.put_stream(&key, lines, max_bytes).await {
+        let stored = match objects.put_stream(&key, lines, max_bytes).await {
             Ok(stored) => stored,
             Err(ArtifactError::Source { source, .. }) => return Err(TurnError::of_source(source)),
             Err(error @ ArtifactError::TooLarge { .. }) => {
@@ -125,7 +133,7 @@ impl Runner {
             Err(error) => return Err(error.into()),
         };
         if stored.size_bytes == 0 {
-            self.objects.delete(&key).await?;
+            objects.delete(&key).await?;
             return Ok(None);
         }
         let now = self.clock.now();

@@ -8,7 +8,8 @@
 
 use std::time::Duration;
 
-use artifacts::{ArtifactError, ObjectStore, keys};
+use artifacts::{ArtifactError, keys};
+use buckets::{BucketError, Buckets, ProjectObjects};
 use domain::batch::BatchError;
 use domain::limits::MAX_LINE_BYTES;
 use domain::{Batch, BatchStatus, Clock, FileId};
@@ -85,6 +86,9 @@ pub enum TurnError {
     /// The bucket failed.
     #[error("the bucket failed while a batch was answered")]
     Artifacts(#[from] ArtifactError),
+    /// It is not known which bucket.
+    #[error("the bucket of a batch's project was not found")]
+    Bucket(#[from] BucketError),
     /// Something of ours panicked.
     #[error("answering a line panicked")]
     Panic(#[from] tokio::task::JoinError),
@@ -117,7 +121,7 @@ impl TurnError {
 #[derive(Clone)]
 pub struct Runner {
     pub(super) store: Store,
-    pub(super) objects: ObjectStore,
+    pub(super) buckets: Buckets,
     pub(super) clock: Clock,
     inference: InferenceClient,
     throttle: Throttle,
@@ -128,7 +132,7 @@ impl Runner {
     /// `store` must have a login that may take on the worker's role. `throttle` is the one that chats go by.
     pub fn new(
         store: Store,
-        objects: ObjectStore,
+        buckets: Buckets,
         clock: Clock,
         inference: InferenceClient,
         throttle: Throttle,
@@ -136,7 +140,7 @@ impl Runner {
     ) -> Self {
         Self {
             store,
-            objects,
+            buckets,
             clock,
             inference,
             throttle,
@@ -267,7 +271,7 @@ impl Runner {
             model,
             mut errors,
             ..
-        } = match self.objects.get_stream(&key).await {
+        } = match self.objects(turn).await?.get_stream(&key).await {
             Ok(file) => input::read(file.stream).await?,
             Err(ArtifactError::NotFound { .. }) => Input::gone(),
             Err(error) => return Err(error.into()),
@@ -298,6 +302,7 @@ impl Runner {
     /// Answers lines until the turn is over. Says whether every line has its answer.
     async fn answer_lines(&self, batch: &Batch, turn: &Turn) -> Result<bool, TurnError> {
         self.check_room(turn).await?;
+        let objects = self.objects(turn).await?;
         let until = Instant::now() + self.pace.turn;
         let mut after = 0;
         // Dropping the set aborts what is under way.
@@ -315,9 +320,8 @@ impl Runner {
                 if Instant::now() >= until {
                     break;
                 }
-                let answering =
-                    self.clone()
-                        .answer_line(turn.clone(), batch.input_file, line, until);
+                let input = (objects.clone(), batch.input_file);
+                let answering = self.clone().answer_line(turn.clone(), input, line, until);
                 under_way.spawn(answering);
             }
         }
@@ -350,11 +354,12 @@ impl Runner {
     async fn answer_line(
         self,
         turn: Turn,
-        input_file: FileId,
+        (objects, input_file): (ProjectObjects, FileId),
         line: Line,
         until: Instant,
     ) -> Result<(), TurnError> {
-        let answer = match self.text(&turn, input_file, &line).await {
+        let key = keys::file(turn.project_id, input_file);
+        let answer = match text(&objects, &key, &line).await {
             Ok(text) => self.ask(&turn, &line, &text, until).await?,
             // It expired while the batch was under way.
             Err(ArtifactError::NotFound { .. }) => Some(answer::without_input(&line)),
@@ -401,23 +406,25 @@ impl Runner {
         }
     }
 
-    /// The line as it stands in the input.
-    async fn text(
-        &self,
-        turn: &Turn,
-        input_file: FileId,
-        line: &Line,
-    ) -> Result<Vec<u8>, ArtifactError> {
-        let key = keys::file(turn.project_id, input_file);
-        let range = line.start_byte..line.start_byte + line.n_bytes;
-        let mut part = self.objects.get_range(&key, range).await?;
-        let mut text = Vec::new();
-        while let Some(chunk) = part.stream.try_next().await? {
-            if text.len() + chunk.len() > MAX_LINE_BYTES {
-                break;
-            }
-            text.extend_from_slice(&chunk);
-        }
-        Ok(text)
+    /// Where the objects of the batch's project are now.
+    async fn objects(&self, turn: &Turn) -> Result<ProjectObjects, TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        let objects = self.buckets.of(&mut tx).await?;
+        tx.commit().await?;
+        Ok(objects)
     }
+}
+
+/// The line as it stands in the input.
+async fn text(objects: &ProjectObjects, key: &str, line: &Line) -> Result<Vec<u8>, ArtifactError> {
+    let range = line.start_byte..line.start_byte + line.n_bytes;
+    let mut part = objects.get_range(key, range).await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = part.stream.try_next().await? {
+        if text.len() + chunk.len() > MAX_LINE_BYTES {
+            break;
+        }
+        text.extend_from_slice(&chunk);
+    }
+    Ok(text)
 }

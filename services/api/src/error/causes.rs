@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use artifacts::ArtifactError;
+use buckets::BucketError;
 use domain::FieldError;
 use domain::batch::BatchError;
 use domain::job::TransitionError;
@@ -43,6 +44,9 @@ impl From<BatchError> for ApiError {
 
 impl From<ArtifactError> for ApiError {
     fn from(error: ArtifactError) -> Self {
+        if let Some(fault) = error.own_bucket() {
+            return Self::own_bucket(fault, error);
+        }
         match error {
             ArtifactError::NoSpace { .. } => {
                 let full = Self::new(Kind::StorageFull, "").code("storage_full");
@@ -53,6 +57,15 @@ impl From<ArtifactError> for ApiError {
             }
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),
+        }
+    }
+}
+
+impl From<BucketError> for ApiError {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::Store(error) => error.into(),
+            BucketError::NoKeyring { .. } => Self::internal(error),
         }
     }
 }

@@ -40,6 +40,7 @@ pub async fn retrieve_file_content(
 ) -> Result<Response, ApiError> {
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let file = files::find(&mut tx, id).await?;
+    let objects = state.buckets.of(&mut tx).await?;
     // A download may take minutes; the transaction must not.
     tx.commit().await?;
     let file = file.ok_or_else(|| ApiError::not_found(Thing::File, &id.to_string()))?;
@@ -51,12 +52,12 @@ pub async fn retrieve_file_content(
             let all = [(CONTENT_RANGE, format!("bytes */{size_bytes}"))];
             return Ok((all, ApiError::range_not_satisfiable(size_bytes)).into_response());
         }
-        Wanted::Whole => (StatusCode::OK, state.objects.get_stream(&key).await, None),
+        Wanted::Whole => (StatusCode::OK, objects.get_stream(&key).await, None),
         Wanted::Part(part) => {
             let shown = format!("bytes {}-{}/{size_bytes}", part.start, part.end - 1);
             (
                 StatusCode::PARTIAL_CONTENT,
-                state.objects.get_range(&key, part).await,
+                objects.get_range(&key, part).await,
                 Some(shown),
             )
         }

@@ -3,11 +3,13 @@
 use artifacts::keys;
 use axum::extract::{Multipart, Request, State};
 use axum::response::Response;
+use buckets::ProjectObjects;
 use domain::FileId;
 use serde_json::{Value, json};
 use store::audit::{self, Act};
 use store::files::{self, File};
 use store::quotas::{self, Room};
+use store::{StoreError, TenantTx};
 
 use super::FileObject;
 use super::form::{FileUpload, Form, StoredFile};
@@ -33,7 +35,8 @@ pub async fn create_file(
     once: Once,
     request: Request,
 ) -> Result<Response, ApiError> {
-    to_the_end(upload(state, tenant, once, request)).await
+    // It holds a form, a file on its way and a transaction: too large to be moved about.
+    to_the_end(Box::pin(upload(state, tenant, once, request))).await
 }
 
 async fn upload(
@@ -43,11 +46,11 @@ async fn upload(
     request: Request,
 ) -> Result<Response, ApiError> {
     let mut incoming = Incoming::open(request, "file", state.limits.max_file_bytes).await?;
-    let received = match room(&state, &tenant, incoming.least_bytes()).await {
-        Ok(room) => receive(&state, &tenant, room, &mut incoming.form).await,
+    let received = match Place::find(&state, &tenant, incoming.least_bytes()).await {
+        Ok(place) => receive(&state, &tenant, place, &mut incoming.form).await,
         Err(refused) => Err(refused),
     };
-    let file = incoming.settle(received).await?;
+    let (file, objects) = incoming.settle(received).await?;
 
     // When this fails, the object is an orphan: whether the commit went through cannot be known here, and a row
     // without its object would be worse. The sweep takes it away.
@@ -56,18 +59,17 @@ async fn upload(
     let once = match once.open(&mut tx, &said(&file), file.created_at).await {
         Ok(Opened::New(once)) => once,
         Ok(Opened::Answered(answer)) => {
-            give_up(&state, &file).await;
+            give_up(&objects, &file).await;
             return Ok(answer);
         }
         Err(error) => {
-            give_up(&state, &file).await;
+            give_up(&objects, &file).await;
             return Err(error);
         }
     };
-    files::create(&mut tx, &file).await?;
-    if let Err(refused) = quotas::admit_bytes(&mut tx, file.size_bytes).await {
+    if let Err(refused) = store_row(&mut tx, &objects, &file).await {
         drop(tx);
-        give_up(&state, &file).await;
+        give_up(&objects, &file).await;
         return Err(refused.into());
     }
     let (size_bytes, act, now) = (file.size_bytes, created(&file), file.created_at);
@@ -78,9 +80,23 @@ async fn upload(
     Ok(answer)
 }
 
-async fn give_up(state: &AppState, file: &File) {
-    let key = keys::file(file.project_id, file.id);
-    destination(state, &key, None).give_up().await;
+async fn store_row(
+    tx: &mut TenantTx,
+    objects: &ProjectObjects,
+    file: &File,
+) -> Result<(), StoreError> {
+    objects.hold(tx).await?;
+    files::create(tx, file).await?;
+    quotas::admit_bytes(tx, file.size_bytes).await
+}
+
+async fn give_up(objects: &ProjectObjects, file: &File) {
+    let destination = Destination {
+        objects,
+        key: &keys::file(file.project_id, file.id),
+        max_bytes: 0,
+    };
+    destination.give_up().await;
 }
 
 /// What tells one upload from another. The form's bytes do not: clients draw a new boundary for each try.
@@ -96,19 +112,20 @@ fn said(file: &File) -> Value {
     })
 }
 
-/// How much fits into what the project may store, before anything is. Another upload may take it meanwhile, so it is
-/// checked again with the row.
-async fn room(state: &AppState, tenant: &Tenant, wanted: u64) -> Result<Option<Room>, ApiError> {
-    let mut tx = state.store.tenant_tx(tenant.project_id).await?;
-    Ok(quotas::room(&mut tx, wanted).await?)
+/// Where a file goes, and how much of it fits into what the project may store. Another upload may take that meanwhile, so
+/// it is checked again with the row.
+struct Place {
+    objects: ProjectObjects,
+    room: Option<Room>,
 }
 
-fn destination<'a>(state: &'a AppState, key: &'a str, room: Option<Room>) -> Destination<'a> {
-    let room = room.map_or(u64::MAX, |room| room.bytes());
-    Destination {
-        objects: &state.objects,
-        key,
-        max_bytes: state.limits.max_file_bytes.min(room),
+impl Place {
+    /// Looks before anything is stored.
+    async fn find(state: &AppState, tenant: &Tenant, wanted: u64) -> Result<Self, ApiError> {
+        let mut tx = state.store.tenant_tx(tenant.project_id).await?;
+        let room = quotas::room(&mut tx, wanted).await?;
+        let objects = state.buckets.of(&mut tx).await?;
+        Ok(Self { objects, room })
     }
 }
 
@@ -118,16 +135,20 @@ pub(crate) fn created(file: &File) -> Act {
     Act::new("file.created", "file", file.id).details(details)
 }
 
-/// The file, its object stored. After an error nothing is.
+/// The file, its object stored, and where. After an error nothing is.
 async fn receive(
     state: &AppState,
     tenant: &Tenant,
-    room: Option<Room>,
+    Place { objects, room }: Place,
     multipart: &mut Multipart,
-) -> Result<File, ApiError> {
+) -> Result<(File, ProjectObjects), ApiError> {
     let id = FileId::new();
-    let key = keys::file(tenant.project_id, id);
-    let destination = destination(state, &key, room);
+    let room_bytes = room.map_or(u64::MAX, |room| room.bytes());
+    let destination = Destination {
+        objects: &objects,
+        key: &keys::file(tenant.project_id, id),
+        max_bytes: state.limits.max_file_bytes.min(room_bytes),
+    };
     let mut form = Form::within(room);
     let read = form.read(multipart, &destination).await;
     let was_stored = form.file.is_some();
@@ -135,7 +156,7 @@ async fn receive(
     if file.is_err() && was_stored {
         destination.give_up().await;
     }
-    file
+    Ok((file?, objects))
 }
 
 fn described(

@@ -48,6 +48,7 @@ pub async fn delete_file(
     if !files::delete(&mut tx, id, &key).await? {
         return Err(ApiError::not_found(Thing::File, &id.to_string()));
     }
+    let objects = state.buckets.of(&mut tx).await?;
     audit::record(
         &mut tx,
         &tenant.actor(),
@@ -57,7 +58,7 @@ pub async fn delete_file(
     .await?;
     tx.commit().await?;
     // The row is gone and the object's deletion is on record; this only makes it happen now, not in a minute.
-    if let Err(error) = state.objects.delete(&key).await {
+    if let Err(error) = objects.delete(&key).await {
         let chain = domain::failure::error_chain(&error);
         tracing::warn!(file.id = %id, error = %chain, "The sweep will have to delete the object of `{id}`: {chain}");
     }

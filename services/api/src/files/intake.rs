@@ -1,6 +1,7 @@
 //! What every new file goes through, whichever way it comes: streamed into the bucket, counted, judged.
 
-use artifacts::{ArtifactError, ObjectStore, Stored};
+use artifacts::{ArtifactError, Stored};
+use buckets::ProjectObjects;
 use bytes::Bytes;
 use dataset::{FirstRow, QuickScan, ScanReport};
 use domain::limits::MAX_LINE_BYTES;
@@ -22,7 +23,7 @@ const MAX_FILENAME_CHARS: usize = 255;
 /// Where a file goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Destination<'a> {
-    pub(crate) objects: &'a ObjectStore,
+    pub(crate) objects: &'a ProjectObjects,
     pub(crate) key: &'a str,
     pub(crate) max_bytes: u64,
 }

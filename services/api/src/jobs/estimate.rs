@@ -5,6 +5,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use buckets::ProjectObjects;
 use dataset::Judgement;
 use domain::cost::{BatchShape, CostModel, Memory};
 use domain::{DeviceKind, Needs, TrainingConfig};
@@ -153,10 +154,11 @@ pub async fn estimate_job(
     let config = new.asked.resolve(&facts);
     inputs.check_start(&new.model, &config)?;
     let worker = worker(&mut tx, needs(&inputs.model.base, &config)).await?;
+    let objects = state.buckets.of(&mut tx).await?;
     tx.commit().await?;
 
     let shown = shown_request(&config, &facts);
-    let (data, memory) = measured(&state, &inputs, &config).await?;
+    let (data, memory) = measured(&state, &objects, &inputs, &config).await?;
     let Inputs { model, .. } = inputs;
     let steps = config.total_steps(data.n_rows);
     let trained_tokens = trained_tokens(&config, &data);
@@ -190,12 +192,13 @@ async fn worker(tx: &mut TenantTx, needs: Needs) -> Result<WorkerEstimate, ApiEr
 
 async fn measured(
     state: &AppState,
+    objects: &ProjectObjects,
     inputs: &Inputs,
     config: &TrainingConfig,
 ) -> Result<(DataEstimate, Memory), ApiError> {
     let file = &inputs.training;
     let key = artifacts::keys::file(file.project_id, file.id);
-    let sample = Sample::spread(&state.objects, &key, file.size_bytes).await?;
+    let sample = Sample::spread(objects, &key, file.size_bytes).await?;
     let (config, now) = (config.clone(), state.clock.now());
     let (n_lines, n_bytes) = (file.n_lines.unwrap_or(0), file.size_bytes);
     let work = move |base: &BaseText| {

@@ -99,11 +99,12 @@ pub async fn preview_dataset(
     let now = state.clock.now();
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let inputs = inputs(&mut tx, &new, now).await?;
+    let objects = state.buckets.of(&mut tx).await?;
     tx.commit().await?;
     let config = new.asked.resolve(&inputs.facts()?);
     let file = &inputs.training;
     let key = artifacts::keys::file(file.project_id, file.id);
-    let sample = Sample::head(&state.objects, &key, file.size_bytes, MAX_BYTES, n_rows).await?;
+    let sample = Sample::head(&objects, &key, file.size_bytes, MAX_BYTES, n_rows).await?;
     let max_seq_len = config.max_seq_len;
     let is_whole_file = sample.is_whole;
     let work = move |base: &BaseText| {

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use artifacts::{ArtifactError, ObjectStore};
+use artifacts::ArtifactError;
+use buckets::ProjectObjects;
 use bytes::{Bytes, BytesMut};
 use dataset::{Limits, Row, RowError, RowErrorKind, read_rows_of};
 use domain::config::RowKind;
@@ -28,7 +29,7 @@ impl Sample {
     /// # Errors
     /// Storage is away, or the object is gone.
     pub(super) async fn spread(
-        objects: &ObjectStore,
+        objects: &ProjectObjects,
         key: &str,
         size_bytes: u64,
     ) -> Result<Self, ArtifactError> {
@@ -52,7 +53,7 @@ impl Sample {
     /// # Errors
     /// As [`Self::spread`].
     pub(super) async fn head(
-        objects: &ObjectStore,
+        objects: &ProjectObjects,
         key: &str,
         size_bytes: u64,
         max_bytes: u64,
@@ -86,7 +87,7 @@ impl Sample {
 
 /// A range of the object, or its beginning up to the `n_lines`th line's end.
 async fn read(
-    objects: &ObjectStore,
+    objects: &ProjectObjects,
     key: &str,
     range: Range<u64>,
     n_lines: usize,

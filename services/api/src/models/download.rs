@@ -3,12 +3,13 @@
 //! `peft` is the adapter as training wrote it, packed on its way from storage. `merged` and `gguf` need the base model's
 //! weights and arithmetic on them: the inference service makes them, and this one passes them on.
 
-use artifacts::{ObjectStore, ZipEntry, ZipSource, zip_size_bytes, zip_stream};
+use artifacts::{ZipEntry, ZipSource, zip_size_bytes, zip_stream};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use buckets::ProjectObjects;
 use domain::Scope;
 use serde_json::json;
 use store::models::{self, FineTunedModel};
@@ -60,11 +61,12 @@ pub async fn download_model(
     }
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let found = models::resolve(&mut tx, &name).await?;
-    tx.commit().await?;
     let found = found.ok_or_else(|| ApiError::not_found(Thing::Model, &name))?;
     let tuned = found.tuned.ok_or_else(base_model)?;
+    let objects = state.buckets.of_model(&mut tx, &tuned).await?;
+    tx.commit().await?;
     let mut response = match format {
-        Format::Peft => peft(&state.objects, &tuned).await?,
+        Format::Peft => peft(&objects, &tuned).await?,
         Format::Merged | Format::Gguf => {
             let asked = json!({"model": name, "format": format.as_str()});
             let answer = state.inference.export(&tenant, &asked).await?;
@@ -113,7 +115,7 @@ fn base_model() -> ApiError {
     ApiError::invalid("model", message).code("not_fine_tuned")
 }
 
-async fn peft(objects: &ObjectStore, model: &FineTunedModel) -> Result<Response, ApiError> {
+async fn peft(objects: &ProjectObjects, model: &FineTunedModel) -> Result<Response, ApiError> {
     let readme = readme(model);
     let mut entries = vec![ZipEntry {
         name: "README.md".to_owned(),
@@ -128,7 +130,7 @@ async fn peft(objects: &ObjectStore, model: &FineTunedModel) -> Result<Response,
         entries.push(ZipEntry {
             name: name.to_owned(),
             size_bytes,
-            source: ZipSource::Object(objects.clone(), key),
+            source: objects.zip_source(key),
         });
     }
     let length = zip_size_bytes(&entries);
@@ -141,7 +143,7 @@ async fn peft(objects: &ObjectStore, model: &FineTunedModel) -> Result<Response,
 }
 
 /// Either it never had one, or the bucket lost it.
-async fn no_adapter(objects: &ObjectStore, model: &FineTunedModel) -> ApiError {
+async fn no_adapter(objects: &ProjectObjects, model: &FineTunedModel) -> ApiError {
     let prefix = model.adapter_prefix.trim_end_matches('/');
     match objects.head(&format!("{prefix}/{WEIGHTS_FILE}")).await {
         Ok(Some(_)) => {}

@@ -5,6 +5,7 @@ use async_stream::stream;
 use axum::Json;
 use axum::extract::multipart::Field;
 use axum::extract::{Multipart, Request, State};
+use buckets::ProjectObjects;
 use bytes::Bytes;
 use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
 use domain::{PartId, Upload, UploadId};
@@ -84,6 +85,7 @@ async fn add(
     let upload = upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &id.to_string()))?;
     upload.check_open(state.clock.now())?;
     let room = quotas::left(&mut tx).await?;
+    let objects = state.buckets.of(&mut tx).await?;
     // Sending a part may take minutes; the transaction must not.
     tx.commit().await?;
 
@@ -91,7 +93,7 @@ async fn add(
     let key = keys::upload_part(tenant.project_id, id, part_id);
     let max_bytes = MAX_PART_BYTES.min(upload.size_bytes);
     let destination = Destination {
-        objects: &state.objects,
+        objects: &objects,
         key: &key,
         max_bytes: room.map_or(max_bytes, |room| room.bytes().min(max_bytes)),
     };
@@ -104,7 +106,7 @@ async fn add(
         size_bytes: stored.size_bytes,
         created_at: state.clock.now(),
     };
-    let added = record(&state, &tenant, part).await;
+    let added = record(&state, &tenant, &objects, part).await;
     if added.is_err() {
         destination.give_up().await;
     }
@@ -181,13 +183,19 @@ async fn store(
 }
 
 /// Writes down that the part is there, if the upload still takes it.
-async fn record(state: &AppState, tenant: &Tenant, part: Part) -> Result<Part, ApiError> {
+async fn record(
+    state: &AppState,
+    tenant: &Tenant,
+    objects: &ProjectObjects,
+    part: Part,
+) -> Result<Part, ApiError> {
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let upload = uploads::find_for_update(&mut tx, part.upload_id).await?;
     let upload =
         upload.ok_or_else(|| ApiError::not_found(Thing::Upload, &part.upload_id.to_string()))?;
     upload.check_open(state.clock.now())?;
     check_room(&mut tx, &upload, &part).await?;
+    objects.hold(&mut tx).await?;
     uploads::add_part(&mut tx, &part).await?;
     quotas::admit_bytes(&mut tx, part.size_bytes).await?;
     tx.commit().await?;

@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use artifacts::{ArtifactError, ByteStream, ObjectStore, keys};
+use artifacts::{ArtifactError, ByteStream, keys};
 use async_stream::{stream, try_stream};
 use axum::Json;
 use axum::extract::State;
+use buckets::ProjectObjects;
 use domain::limits::MAX_PARTS;
 use domain::upload::Completion;
 use domain::{FileId, Upload, UploadId};
@@ -80,13 +81,14 @@ async fn complete(
     }
     upload.check_open(state.clock.now())?;
     let parts = uploads::parts(&mut tx, id).await?;
+    let objects = state.buckets.of(&mut tx).await?;
     tx.commit().await?;
     check_parts(&upload, &parts, &with)?;
 
     let file_id = FileId::new();
     let key = keys::file(tenant.project_id, file_id);
     let destination = Destination {
-        objects: &state.objects,
+        objects: &objects,
         key: &key,
         max_bytes: upload.size_bytes,
     };
@@ -196,7 +198,7 @@ async fn join(
 }
 
 /// The objects' bytes, one object behind the other.
-fn concatenated(objects: ObjectStore, keys: Vec<String>) -> ByteStream {
+fn concatenated(objects: ProjectObjects, keys: Vec<String>) -> ByteStream {
     Box::pin(try_stream! {
         for key in keys {
             let mut part = objects.get_stream(&key).await?.stream;
@@ -227,6 +229,11 @@ async fn commit(
         }
     };
     // When this fails, the object is an orphan, as after any upload whose commit fails: see `create_file`.
+    if let Err(changed) = destination.objects.hold(&mut tx).await {
+        drop(tx);
+        destination.give_up().await;
+        return Err(changed.into());
+    }
     files::create(&mut tx, &file).await?;
     // The parts make room for what was made of them.
     uploads::end(

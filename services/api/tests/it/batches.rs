@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Client, Form, START, TestApp, redacted};
 use stand_in::StandIn;
 
-const PACE: Pace = Pace {
+pub(crate) const PACE: Pace = Pace {
     turn: Duration::from_secs(20),
     lease: Duration::from_mins(1),
     heartbeat: Duration::from_millis(20),
@@ -59,7 +59,7 @@ impl Client {
         batch["id"].as_str().unwrap().to_owned()
     }
 
-    async fn found_batch(&self, id: &str) -> Value {
+    pub(crate) async fn found_batch(&self, id: &str) -> Value {
         self.get(&format!("/v1/batches/{id}")).await.ok()
     }
 
@@ -87,15 +87,15 @@ fn ids(lines: &[Value]) -> Vec<&str> {
     ids.collect()
 }
 
-async fn start() -> (TestApp, StandIn) {
+pub(crate) async fn start() -> (TestApp, StandIn) {
     let stand_in = StandIn::start().await;
     (TestApp::start_with_inference(&stand_in.url).await, stand_in)
 }
 
-async fn runner(app: &TestApp, stand_in: &StandIn, pace: Pace) -> Runner {
+pub(crate) async fn runner(app: &TestApp, stand_in: &StandIn, pace: Pace) -> Runner {
     Runner::new(
         app.worker_store().await,
-        app.objects.clone(),
+        app.buckets.clone(),
         Clock::from(app.clock.clone()),
         InferenceClient::new(&stand_in.url, "internal".to_owned()).unwrap(),
         Throttle::new(Clock::from(app.clock.clone()), 1),
@@ -103,7 +103,7 @@ async fn runner(app: &TestApp, stand_in: &StandIn, pace: Pace) -> Runner {
     )
 }
 
-async fn take_turn(runner: &Runner) -> bool {
+pub(crate) async fn take_turn(runner: &Runner) -> bool {
     runner.take_turn(&CancellationToken::new()).await.unwrap()
 }
 
@@ -436,7 +436,7 @@ async fn the_apis_own_login_takes_no_turns() {
         .unwrap();
     let runner = Runner::new(
         store,
-        app.objects.clone(),
+        app.buckets.clone(),
         Clock::system(),
         InferenceClient::new(&stand_in.url, "internal".to_owned()).unwrap(),
         Throttle::new(Clock::system(), 1),

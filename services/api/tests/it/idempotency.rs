@@ -207,7 +207,7 @@ async fn a_key_is_free_again_after_a_day_and_then_swept() {
     body["seed"] = json!(1);
     create(&app.alice, key, &body).await.ok();
     let clock = Clock::from(app.clock.clone());
-    let sweeper = Sweeper::new(app.worker_store().await, app.objects.clone(), clock);
+    let sweeper = Sweeper::new(app.worker_store().await, app.buckets.clone(), clock);
     assert_eq!(sweeper.delete_old_answers().await.unwrap(), 0);
     app.clock.advance(Duration::from_hours(24));
     assert_eq!(sweeper.delete_old_answers().await.unwrap(), 1);

@@ -7,6 +7,7 @@
 mod access;
 mod audit;
 mod batches;
+mod buckets;
 mod chat;
 mod deletion;
 mod downloads;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, TestApp};
 
 /// Another project of alice's organization, and a client of it.
-async fn second_project(app: &TestApp) -> (String, Client) {
+pub(crate) async fn second_project(app: &TestApp) -> (String, Client) {
     let made = app
         .admin
         .post("/v1/organization/projects", &json!({"name": "Second"}))

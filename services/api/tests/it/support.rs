@@ -3,12 +3,14 @@
 mod client;
 mod form;
 mod issuer;
+mod own_bucket;
 mod redact;
 mod work;
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use form::Form;
 pub(crate) use issuer::{Issuer, SigningKey};
+pub(crate) use own_bucket::OwnBucket;
 pub(crate) use redact::redacted;
 pub(crate) use work::ANY_WORKER;
 use work::register_base;
@@ -22,6 +24,7 @@ use api::throttle::Throttle;
 use api::{AppState, Config, Feed, InferenceClient, Limits, TextModels, webhooks};
 use artifacts::ObjectStore;
 use artifacts::embedded::{self, Credentials, EmbeddedS3};
+use buckets::Buckets;
 use domain::{Clock, ManualClock, OrgId, ProjectId};
 use store::Store;
 use tempfile::TempDir;
@@ -56,7 +59,9 @@ pub(crate) struct TestApp {
     pub(crate) alice_project: ProjectId,
     pub(crate) bob_project: ProjectId,
     pub(crate) clock: Arc<ManualClock>,
+    /// The installation's bucket, all of it.
     pub(crate) objects: ObjectStore,
+    pub(crate) buckets: Buckets,
     pub(crate) database: TestDatabase,
     server: JoinHandle<()>,
     s3: Option<EmbeddedS3>,
@@ -101,15 +106,16 @@ impl TestApp {
         let oidc = oidc(&tenants).map(|settings| Oidc::new(settings).unwrap());
         let [alice, bob] = tenants;
         let (folder, s3, objects) = bucket().await;
+        let buckets = Buckets::new(&s3.config("attune"), Some(keyring()));
         let clock = ManualClock::new(START);
         let store = Store::connect(&database.url_as(store::migrate::API_LOGIN))
             .await
             .unwrap();
         let state = AppState {
             feed: Feed::new(store.clone()),
-            texts: TextModels::new(objects.clone()),
+            texts: TextModels::new(buckets.shared().clone()),
             store,
-            objects: objects.clone(),
+            buckets: buckets.clone(),
             clock: Clock::from(clock.clone()),
             pepper: pepper(),
             keyring: Some(keyring()),
@@ -139,6 +145,7 @@ impl TestApp {
             bob_project: bob.project_id,
             clock,
             objects,
+            buckets,
             database,
             server,
             s3: Some(s3),

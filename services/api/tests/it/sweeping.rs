@@ -15,7 +15,7 @@ async fn sweeper_ahead_by(app: &TestApp, hours: u64) -> Sweeper {
     clock.advance(Duration::from_secs(hours * 3600));
     Sweeper::new(
         app.worker_store().await,
-        app.objects.clone(),
+        app.buckets.clone(),
         Clock::from(clock),
     )
 }
@@ -91,7 +91,7 @@ async fn an_expired_file_goes_with_its_object() {
     app.alice.training_file().await;
     let sweeper = |clock| async {
         let worker = app.worker_store().await;
-        Sweeper::new(worker, app.objects.clone(), Clock::from(clock))
+        Sweeper::new(worker, app.buckets.clone(), Clock::from(clock))
     };
     let early = sweeper(ManualClock::new(START)).await;
     assert_eq!(early.delete_expired_files().await.unwrap(), 0);
@@ -109,7 +109,7 @@ async fn an_upload_that_nobody_completed_goes_with_its_parts() {
     app.alice.add_part(&id, "abcd").await;
     let sweeper = async |after: Duration| {
         let clock = Clock::from(ManualClock::new(START + after));
-        Sweeper::new(app.worker_store().await, app.objects.clone(), clock)
+        Sweeper::new(app.worker_store().await, app.buckets.clone(), clock)
     };
     // Its hour is over, but somebody may be joining its parts.
     let early = sweeper(Duration::from_mins(74)).await;
@@ -155,6 +155,6 @@ async fn the_apis_own_login_cannot_sweep() {
     let store = store::Store::connect(&app.database.url_as(store::migrate::API_LOGIN))
         .await
         .unwrap();
-    let sweeper = Sweeper::new(store, app.objects.clone(), Clock::system());
+    let sweeper = Sweeper::new(store, app.buckets.clone(), Clock::system());
     assert!(sweeper.delete_due_objects().await.is_err());
 }

@@ -8,6 +8,7 @@ use domain::{OrgId, ProjectId};
 use store::api_keys::Pepper;
 use store::organizations::{self, Organization};
 use store::projects::{self, ListedProject};
+use store::sealed::Keyring;
 use store::{OperatorTx, Store};
 
 use crate::data_dir::DataDir;
@@ -19,7 +20,7 @@ pub(super) struct Installation {
     pub(super) store: Store,
     pepper: Option<Pepper>,
     /// What secrets are sealed with, in a data directory.
-    pub(super) secret_keys: Option<String>,
+    secret_keys: Option<String>,
     visit: Option<Visit>,
 }
 
@@ -65,6 +66,15 @@ impl Installation {
         self.pepper.as_ref().context(
             "ATTUNE_KEY_PEPPER is not set: a key made without the API's own pepper would open nothing",
         )
+    }
+
+    /// What secrets are sealed with: that of the data directory, or of the environment.
+    pub(super) fn keyring(&self) -> Result<Keyring> {
+        if let Some(keys) = &self.secret_keys {
+            return Ok(Keyring::parse(keys)?);
+        }
+        Keyring::from_variables(variable)?
+            .context("neither ATTUNE_SECRET_KEYS nor ATTUNE_SECRET_KEYS_FILE is set")
     }
 
     /// Stops what was started for this command alone.

@@ -13,6 +13,7 @@ use store::organizations::Organization;
 use store::projects;
 use time::OffsetDateTime;
 
+use super::bucket::BucketCommand;
 use super::installation::{Installation, open_project, organization, project};
 use super::limits::{self, LimitArgs};
 use super::wandb::{self, WandbCommand};
@@ -60,6 +61,9 @@ pub enum ProjectCommand {
     /// The account that a project's jobs report to Weights & Biases with
     #[command(subcommand)]
     Wandb(WandbCommand),
+    /// Keep a project's objects in a bucket of its own
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Let nobody into a project any more and cancel its work; what it holds stays
     Revoke {
         /// The project, by id or slug
@@ -85,6 +89,7 @@ impl ProjectCommand {
             | Self::Settings { within, .. }
             | Self::Revoke { within, .. } => within,
             Self::Wandb(command) => command.within(),
+            Self::Bucket(command) => command.within(),
         }
     }
 
@@ -134,6 +139,7 @@ pub(super) async fn act(
         ProjectCommand::Wandb(command) => {
             wandb::act(command, &org, &mut tx, installation, now).await?
         }
+        ProjectCommand::Bucket(_) => unreachable!("it has transactions of its own"),
         ProjectCommand::Revoke { project: name, .. } => {
             return revoke(name, &org, tx, now).await;
         }

@@ -14,7 +14,6 @@ use store::wandb::accounts::{self, Account};
 use time::OffsetDateTime;
 
 use super::installation::{Installation, open_project, project};
-use super::secrets::keyring;
 use super::{Answer, Within, record};
 
 /// Characters of a key. Weights & Biases' have 40 or 86.
@@ -87,7 +86,7 @@ pub(super) async fn act(
                 entity: entity.clone(),
             };
             let key = read_key(api_key_file)?;
-            let keyring = keyring(installation.secret_keys.as_deref())?;
+            let keyring = installation.keyring()?;
             accounts::set(tx, &keyring, id, &account, &key, now).await?;
             let act = about("wandb_account.updated", id);
             record(tx, org.id, &act.details(settings(&account)), now).await?;

@@ -148,6 +148,8 @@ fn s3_config(bucket: String) -> Result<S3Config> {
         access_key_id: required("ATTUNE_S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID")?,
         secret_access_key: required("ATTUNE_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")?,
         bucket,
+        prefix: String::new(),
+        path_style: true,
     })
 }
 

@@ -63,6 +63,7 @@ impl TestServer {
         let config = Config {
             database_url: database.to_url_lossy().to_string(),
             s3: s3_config,
+            keyring: None,
             internal_token: TOKEN.to_owned(),
             cache_dir: dir.path().join("cache"),
             device: "cpu".to_owned(),

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// It runs as long as the test.
-pub(super) struct StandIn {
+pub(crate) struct StandIn {
     pub(super) url: String,
     seen: Arc<Seen>,
 }

@@ -116,16 +116,18 @@ impl TestApp {
         let worker = self.worker_store().await;
         let claimed = self.claim(&worker).await;
         let lease = claimed.lease.clone();
+        let mut tx = worker.tenant_tx(lease.project_id).await.unwrap();
+        let objects = self.buckets.of(&mut tx).await.unwrap();
+        drop(tx);
+        let put = async |key: String| objects.put_bytes(&key, b"data").await.unwrap();
         let attempt = u32::try_from(lease.attempt).unwrap();
         let prefix = keys::checkpoint(lease.project_id, lease.job_id, attempt, 1);
-        self.put(&format!("{prefix}adapter_model.safetensors"))
-            .await;
+        put(format!("{prefix}adapter_model.safetensors")).await;
         let model_id = FineTunedModelId::new();
         let adapter = keys::adapter(lease.project_id, model_id);
-        self.put(&format!("{adapter}adapter_model.safetensors"))
-            .await;
+        put(format!("{adapter}adapter_model.safetensors")).await;
         let result_file = FileId::new();
-        self.put(&keys::file(lease.project_id, result_file)).await;
+        put(keys::file(lease.project_id, result_file)).await;
 
         let mut tx = worker.tenant_tx(lease.project_id).await.unwrap();
         let job = claimed.job.start().unwrap();
