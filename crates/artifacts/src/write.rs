@@ -99,6 +99,8 @@ impl ObjectStore {
             sha256.update(&chunk);
             while !chunk.is_empty() {
                 if filling.capacity() == 0 {
+                    let spare = upload.as_mut().and_then(|upload| upload.spare.pop());
+                    filling = spare.unwrap_or_default();
                     // All of it at once: a buffer that grows is two buffers while it does.
                     filling.reserve(PART_BYTES);
                 }
@@ -151,8 +153,10 @@ struct Multipart {
     /// `None` once it is complete.
     upload_id: Option<String>,
     n_sent: i32,
-    on_their_way: JoinSet<Result<CompletedPart, ArtifactError>>,
+    on_their_way: JoinSet<Result<(CompletedPart, Bytes), ArtifactError>>,
     arrived: Vec<CompletedPart>,
+    /// The buffers of parts that arrived, to be filled again: what is freed, the allocator does not always give back.
+    spare: Vec<BytesMut>,
 }
 
 impl Multipart {
@@ -175,6 +179,7 @@ impl Multipart {
             n_sent: 0,
             on_their_way: JoinSet::new(),
             arrived: Vec::new(),
+            spare: Vec::new(),
         })
     }
 
@@ -199,24 +204,32 @@ impl Multipart {
             .key(&self.stored_key)
             .set_upload_id(self.upload_id.clone())
             .part_number(part_number)
-            .body(Body::from(bytes));
+            .body(Body::from(bytes.clone()));
         // A task of its own, so that it is signed and sent while this one hashes the next part.
         self.on_their_way.spawn(async move {
             let sent = request
                 .send()
                 .await
                 .map_err(|error| store.failed("put a part of", &key, error))?;
-            Ok(CompletedPart::builder()
+            let part = CompletedPart::builder()
                 .part_number(part_number)
                 .set_e_tag(sent.e_tag)
-                .build())
+                .build();
+            Ok((part, bytes))
         });
         Ok(())
     }
 
     async fn one_arrives(&mut self) -> Result<(), ArtifactError> {
         match self.on_their_way.join_next().await {
-            Some(Ok(part)) => self.arrived.push(part?),
+            Some(Ok(sent)) => {
+                let (part, bytes) = sent?;
+                self.arrived.push(part);
+                if let Ok(mut buffer) = bytes.try_into_mut() {
+                    buffer.clear();
+                    self.spare.push(buffer);
+                }
+            }
             Some(Err(error)) if error.is_panic() => {
                 std::panic::resume_unwind(error.into_panic());
             }
