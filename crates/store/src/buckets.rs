@@ -41,16 +41,8 @@ pub struct Settings {
 impl Settings {
     /// Whether both name the same place, however they get there.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        let place = |settings: &Self| {
-            let Self {
-                endpoint,
-                bucket,
-                prefix,
-                ..
-            } = settings.clone();
-            (endpoint, bucket, prefix)
-        };
-        place(self) == place(other)
+        (&self.endpoint, &self.bucket, &self.prefix)
+            == (&other.endpoint, &other.bucket, &other.prefix)
     }
 }
 
@@ -89,10 +81,7 @@ impl ProjectBucket {
     /// # Errors
     /// [`StoreError::Sealed`] if it cannot be opened.
     pub fn secret(&self, keyring: &Keyring) -> Result<Plaintext, StoreError> {
-        let place = self.sealed_place();
-        keyring
-            .open(&place, &self.sealed)
-            .map_err(|source| StoreError::Sealed { place, source })
+        self.sealed_place().open(keyring, &self.sealed)
     }
 }
 

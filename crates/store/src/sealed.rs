@@ -25,6 +25,8 @@ use std::fmt;
 use domain::ProjectId;
 use uuid::Uuid;
 
+use crate::StoreError;
+
 pub use keyring::{Keyring, KeyringError};
 pub use rotation::{SEALED_COLUMNS, SealedColumn, rotate, rotate_column};
 
@@ -39,6 +41,27 @@ pub struct Place {
     pub project_id: ProjectId,
     /// The row.
     pub row_id: Uuid,
+}
+
+impl Place {
+    /// What to store in this place.
+    pub(crate) fn seal(self, keyring: &Keyring, secret: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let sealed = keyring.seal(&self, secret);
+        sealed.map_err(|source| self.failed(source))
+    }
+
+    /// What was sealed in this place.
+    pub(crate) fn open(self, keyring: &Keyring, sealed: &[u8]) -> Result<Plaintext, StoreError> {
+        let opened = keyring.open(&self, sealed);
+        opened.map_err(|source| self.failed(source))
+    }
+
+    pub(crate) fn failed(self, source: SealedError) -> StoreError {
+        StoreError::Sealed {
+            place: self,
+            source,
+        }
+    }
 }
 
 /// What was sealed. It shows itself only to who asks for it.

@@ -118,10 +118,7 @@ pub async fn create(
         return Ok(None);
     }
     let id = WebhookEndpointId::new();
-    let place = place(tx.project_id(), id, "secret");
-    let sealed = keyring
-        .seal(&place, secret.as_bytes())
-        .map_err(|source| StoreError::Sealed { place, source })?;
+    let sealed = place(tx.project_id(), id, "secret").seal(keyring, secret.as_bytes())?;
     sqlx::query!(
         "INSERT INTO webhook_endpoints (id, project_id, name, url, event_types, secret, secret_hint, configured_at,
              created_at)
@@ -259,14 +256,9 @@ pub async fn rotate_secret(
         place(project_id, id, "secret"),
         place(project_id, id, "old_secret"),
     );
-    let seal = |place: Place, text: &[u8]| {
-        keyring
-            .seal(&place, text)
-            .map_err(|source| StoreError::Sealed { place, source })
-    };
     // A value opens in its own column only, so the old one is sealed anew.
     let kept = match old_until {
-        Some(_) => Some(seal(old_place, open(keyring, new_place, &old)?.expose())?),
+        Some(_) => Some(old_place.seal(keyring, new_place.open(keyring, &old)?.expose())?),
         None => None,
     };
     sqlx::query!(
@@ -275,7 +267,7 @@ pub async fn rotate_secret(
          WHERE project_id = $1 AND id = $2",
         project_id.0,
         id.0,
-        seal(new_place, secret.as_bytes())?,
+        new_place.seal(keyring, secret.as_bytes())?,
         hint(secret),
         kept,
         old_until,
@@ -358,12 +350,6 @@ fn place(project_id: ProjectId, id: WebhookEndpointId, column: &'static str) -> 
         project_id,
         row_id: id.0,
     }
-}
-
-fn open(keyring: &Keyring, place: Place, sealed: &[u8]) -> Result<Plaintext, StoreError> {
-    keyring
-        .open(&place, sealed)
-        .map_err(|source| StoreError::Sealed { place, source })
 }
 
 /// Enough to tell two secrets apart, far too little to guess one.

@@ -5,7 +5,7 @@ use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use super::{Held, ProjectBucket, Settings, held, place, show};
-use crate::sealed::{Keyring, Place};
+use crate::sealed::Keyring;
 use crate::tx::Connection;
 use crate::{OperatorTx, StoreError, nul};
 
@@ -101,7 +101,7 @@ async fn insert(
         settings.prefix,
         settings.path_style,
         settings.access_key_id,
-        seal(keyring, place(project_id, id), secret)?,
+        place(project_id, id).seal(keyring, secret.as_bytes())?,
         now,
     )
     .execute(tx.connection())
@@ -126,7 +126,7 @@ async fn update(
         settings.region,
         settings.path_style,
         settings.access_key_id,
-        seal(keyring, place(known.project_id, known.id), secret)?,
+        known.sealed_place().seal(keyring, secret.as_bytes())?,
         now,
     )
     .execute(tx.connection())
@@ -142,12 +142,6 @@ async fn delete(tx: &mut OperatorTx, project_id: ProjectId) -> Result<(), StoreE
     .execute(tx.connection())
     .await?;
     Ok(())
-}
-
-fn seal(keyring: &Keyring, place: Place, secret: &str) -> Result<Vec<u8>, StoreError> {
-    keyring
-        .seal(&place, secret.as_bytes())
-        .map_err(|source| StoreError::Sealed { place, source })
 }
 
 fn refuse_nul(settings: &Settings) -> Result<(), StoreError> {

@@ -80,8 +80,8 @@ pub async fn rotate_column(
                 project_id: ProjectId(*project_id),
                 row_id: *id,
             };
-            let fresh = reseal(keyring, &place, sealed)
-                .map_err(|source| StoreError::Sealed { place, source })?;
+            let fresh = reseal(keyring, &place, sealed);
+            let fresh = fresh.map_err(|source| place.failed(source))?;
             resealed += replace(tx.connection(), column, *id, sealed, &fresh).await?;
         }
         tx.commit().await?;

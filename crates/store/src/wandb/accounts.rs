@@ -33,9 +33,7 @@ pub async fn set(
     nul::refuse_optional("entity", account.entity.as_deref())?;
     remove(tx, project_id).await?;
     let place = place(project_id, Uuid::now_v7());
-    let sealed = keyring
-        .seal(&place, api_key.as_bytes())
-        .map_err(|source| StoreError::Sealed { place, source })?;
+    let sealed = place.seal(keyring, api_key.as_bytes())?;
     sqlx::query!(
         "INSERT INTO wandb_accounts (id, project_id, api_key, base_url, entity, created_at)
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -111,10 +109,7 @@ pub async fn open(
     .fetch_optional(tx.connection())
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let place = place(project_id, row.id);
-    let key = keyring
-        .open(&place, &row.api_key)
-        .map_err(|source| StoreError::Sealed { place, source })?;
+    let key = place(project_id, row.id).open(keyring, &row.api_key)?;
     let account = Account {
         base_url: row.base_url,
         entity: row.entity,

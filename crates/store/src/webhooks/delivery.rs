@@ -8,7 +8,7 @@ use domain::webhook::pause_after;
 use domain::{ProjectId, WebhookDeliveryId, WebhookEndpointId, WebhookEventId};
 use time::OffsetDateTime;
 
-use super::{open, place};
+use super::place;
 use crate::sealed::{Keyring, Plaintext};
 use crate::tx::Connection;
 use crate::{StoreError, WorkerTx};
@@ -58,13 +58,9 @@ impl SealedSecrets {
         id: WebhookEndpointId,
         now: OffsetDateTime,
     ) -> Result<Vec<Plaintext>, StoreError> {
-        let mut secrets = vec![open(
-            keyring,
-            place(project_id, id, "secret"),
-            &self.current,
-        )?];
+        let mut secrets = vec![place(project_id, id, "secret").open(keyring, &self.current)?];
         if let Some((old, _)) = self.old.as_ref().filter(|(_, end)| now < *end) {
-            secrets.push(open(keyring, place(project_id, id, "old_secret"), old)?);
+            secrets.push(place(project_id, id, "old_secret").open(keyring, old)?);
         }
         Ok(secrets)
     }
