@@ -11,6 +11,7 @@ mod key;
 mod limits;
 mod org;
 mod project;
+mod secret_file;
 mod secrets;
 mod user;
 mod wandb;

@@ -1,6 +1,5 @@
 //! `attune admin project wandb`: the account that a project's jobs report to Weights & Biases with.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +13,7 @@ use store::wandb::accounts::{self, Account};
 use time::OffsetDateTime;
 
 use super::installation::{Installation, open_project, project};
-use super::{Answer, Within, record};
+use super::{Answer, Within, record, secret_file};
 
 /// Characters of a key. Weights & Biases' have 40 or 86.
 const MAX_KEY_CHARS: usize = 256;
@@ -119,18 +118,11 @@ fn about(action: &'static str, id: ProjectId) -> Act {
     Act::new(action, "project.wandb_account", id).project(id)
 }
 
-/// The key of a file. Nothing of it is in an error.
 fn read_key(path: &Path) -> Result<String> {
-    let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{name}`"))?;
-    let key = text.trim();
-    let is_one =
-        !key.is_empty() && key.len() <= MAX_KEY_CHARS && key.chars().all(|c| c.is_ascii_graphic());
-    ensure!(
-        is_one,
-        "`{name}` must hold an API key and nothing else: letters, digits and signs, at most {MAX_KEY_CHARS}"
-    );
-    Ok(key.to_owned())
+    let what = format!("an API key (letters, digits and signs, at most {MAX_KEY_CHARS})");
+    secret_file::read("--api-key-file", path, &what, |word| {
+        word.len() <= MAX_KEY_CHARS && word.chars().all(|c| c.is_ascii_graphic())
+    })
 }
 
 fn settings(account: &Account) -> Value {
@@ -150,6 +142,8 @@ fn shown(id: ProjectId, account: &Account) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,11 +1,12 @@
 //! How the command line names a bucket, and what is not taken.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use store::buckets::Settings;
+
+use super::super::secret_file;
 
 /// How long a prefix may be: with it, no key of ours comes near S3's limit.
 const MAX_PREFIX_BYTES: usize = 512;
@@ -89,19 +90,14 @@ fn prefix(text: &str) -> Result<String> {
 }
 
 fn secret(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read --secret-key-file `{}`", path.display()))?;
-    let secret = text.trim();
-    ensure!(
-        !secret.is_empty() && !secret.contains(char::is_whitespace),
-        "--secret-key-file `{}` must hold the secret and nothing else",
-        path.display()
-    );
-    Ok(secret.to_owned())
+    let is_one = |word: &str| !word.contains(char::is_whitespace);
+    secret_file::read("--secret-key-file", path, "the secret", is_one)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn args(endpoint: &str, bucket: &str, prefix: &str) -> BucketArgs {
