@@ -15,7 +15,7 @@ use domain::ProjectId;
 use store::buckets::{self, ProjectBucket};
 use store::models::FineTunedModel;
 use store::sealed::Keyring;
-use store::{StoreError, TenantTx, WorkerTx};
+use store::{Store, StoreError, TenantTx, WorkerTx};
 
 use crate::opened::Opened;
 pub use crate::project::ProjectObjects;
@@ -72,6 +72,21 @@ impl Buckets {
     pub async fn of(&self, tx: &mut TenantTx) -> Result<ProjectObjects, BucketError> {
         let project_id = tx.project_id();
         self.open(project_id, buckets::find(tx, project_id).await?)
+    }
+
+    /// As [`Self::of`], in a transaction of its own.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub async fn of_project(
+        &self,
+        store: &Store,
+        project_id: ProjectId,
+    ) -> Result<ProjectObjects, BucketError> {
+        let mut tx = store.tenant_tx(project_id).await?;
+        let objects = self.of(&mut tx).await?;
+        tx.commit().await?;
+        Ok(objects)
     }
 
     /// The objects of a model that the transaction's project may use: its own, or its owner's who permitted it.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buckets::ProjectObjects;
 use domain::job::JobError;
 use domain::{Failure, FileId, Job, JobData, JobStatus};
 use lm::Adapter;
@@ -107,7 +106,9 @@ impl Attempt<'_> {
     async fn prepare(&mut self, dir: &Path) -> Result<Box<Prepared>, Stop> {
         let model = self.resolve_model().await?;
         // Before a base is loaded for nothing.
-        self.objects().await?.check_own().await?;
+        let Worker { store, buckets, .. } = &*self.worker;
+        let objects = buckets.of_project(store, self.lease.project_id).await?;
+        objects.check_own().await?;
         let Worker {
             bases,
             buckets,
@@ -293,14 +294,6 @@ impl Attempt<'_> {
         let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
         events::report(&mut tx, &self.lease, &said).await?;
         Ok(tx.commit().await?)
-    }
-
-    /// The project's objects, where they are now.
-    pub(crate) async fn objects(&self) -> Result<ProjectObjects, Stop> {
-        let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-        let objects = self.worker.buckets.of(&mut tx).await?;
-        tx.commit().await?;
-        Ok(objects)
     }
 
     fn work_dir(&self) -> Result<TempDir, Stop> {

@@ -25,12 +25,9 @@ impl Uploads {
         buckets: &Buckets,
         lease: &Lease,
     ) -> Result<Self, Stop> {
-        let mut tx = store.tenant_tx(lease.project_id).await?;
-        let objects = buckets.of(&mut tx).await?;
-        tx.commit().await?;
         Ok(Self {
             store: store.clone(),
-            objects,
+            objects: buckets.of_project(store, lease.project_id).await?,
             lease: lease.clone(),
         })
     }
