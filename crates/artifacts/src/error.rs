@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
+use domain::failure::capitalized;
 
 /// Any error that we only pass on as a cause.
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
@@ -103,12 +104,6 @@ pub struct OwnBucketFault {
     pub message: String,
     /// Whether it may pass without anyone changing anything.
     pub may_pass: bool,
-}
-
-fn capitalized(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string());
-    format!("{}{}", first.unwrap_or_default(), chars.as_str())
 }
 
 impl ArtifactError {

@@ -67,6 +67,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The text as a sentence begins.
+pub fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}", first.unwrap_or_default(), chars.as_str())
+}
+
 /// An error and its causes, joined by colons: what a log line or a job's message shows.
 pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

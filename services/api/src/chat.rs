@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use body::{ChatCompletion, ChatRequest};
 
 use crate::auth::Tenant;
 use crate::error::ApiError;
+use crate::error::answer::SHOULD_RETRY;
 use crate::extract::RawBody;
 use crate::openapi::ServerSentEvent;
 use crate::throttle::{self, TokenHold, metered};
@@ -28,9 +29,6 @@ use crate::{AppState, answer};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest silence: a long prompt on a slow device, before its first token.
 const READ_TIMEOUT: Duration = Duration::from_mins(15);
-
-/// Says to OpenAI's SDKs whether to send a request again. The inference service says it of what is meant for the client.
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The way to the inference service.
 #[derive(Clone)]
@@ -188,7 +186,7 @@ fn checked(answer: reqwest::Response) -> Result<reqwest::Response, ApiError> {
             "the inference service answered {}",
             answer.status()
         ))),
-        // It speaks of the project's own bucket, which is the client's to know.
+        // The inference service says so of what is meant for the client: it speaks of the project's own bucket.
         StatusCode::SERVICE_UNAVAILABLE if answer.headers().contains_key(SHOULD_RETRY) => {
             Ok(answer)
         }

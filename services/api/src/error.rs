@@ -3,7 +3,7 @@
 //! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once. What is said in each case stands in a file by what it is about.
 
-mod answer;
+pub(crate) mod answer;
 mod causes;
 mod limits;
 mod missing;

@@ -15,7 +15,7 @@ const RETRY_AFTER_SECS: u64 = 5;
 /// More exact than the standard's header, whose unit is the second. Read by OpenAI's SDKs.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Overrides what OpenAI's SDKs would do by themselves.
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl ApiError {
     /// The body alone, for a stream whose status was sent long ago.

@@ -6,6 +6,7 @@ use artifacts::ArtifactError;
 use buckets::BucketError;
 use domain::FieldError;
 use domain::batch::BatchError;
+use domain::failure::capitalized;
 use domain::job::TransitionError;
 use domain::upload::UploadError;
 use store::StoreError;
@@ -86,8 +87,5 @@ impl From<StoreError> for ApiError {
 
 /// An error's text as a client reads it.
 fn sentence(error: &impl StdError) -> String {
-    let text = error.to_string();
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
+    format!("{}.", capitalized(&error.to_string()))
 }
