@@ -85,6 +85,13 @@ pub enum ArtifactError {
         #[source]
         source: Cause,
     },
+    /// The system has no memory left to gather a part in. Trying again later may help.
+    #[error("no memory left to gather a part of `{key}`")]
+    NoMemory {
+        key: String,
+        #[source]
+        source: io::Error,
+    },
     /// A local file could not be read or written.
     #[error("cannot {operation} `{path}`")]
     Local {
@@ -110,7 +117,10 @@ impl ArtifactError {
     /// Whether the same call may succeed later without anyone changing the request.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::NoSpace { .. } | Self::Checksum { .. } => true,
+            Self::Unavailable { .. }
+            | Self::NoSpace { .. }
+            | Self::NoMemory { .. }
+            | Self::Checksum { .. } => true,
             Self::OwnBucket { source, .. } => source.is_transient(),
             _ => false,
         }

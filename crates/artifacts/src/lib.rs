@@ -9,6 +9,7 @@ mod error;
 pub mod keys;
 mod list;
 mod mirror;
+mod part;
 mod probe;
 mod read;
 mod shared;

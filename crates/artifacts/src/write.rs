@@ -1,16 +1,18 @@
 //! Putting objects: from memory, from a file, or from a stream of unknown length in constant memory.
 
+use std::io;
 use std::path::Path;
 
 use aws_sdk_s3::primitives::ByteStream as Body;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Cause;
+use crate::part::Part;
 use crate::{ArtifactError, ObjectStore};
 
 /// The size of a part of a multipart upload. Ten thousand parts, S3's limit, make 80 GB.
@@ -65,8 +67,9 @@ impl ObjectStore {
     /// # Errors
     ///
     /// [`ArtifactError::TooLarge`] as soon as more than `max_bytes` came; [`ArtifactError::Source`]
-    /// when the stream fails; otherwise when the server is away, full or refuses. In each case, and
-    /// when the future is dropped, the parts already sent are given up.
+    /// when the stream fails; [`ArtifactError::NoMemory`] when there is none for a part; otherwise when
+    /// the server is away, full or refuses. In each case, and when the future is dropped, the parts
+    /// already sent are given up.
     pub async fn put_stream<S, E>(
         &self,
         key: &str,
@@ -80,13 +83,17 @@ impl ObjectStore {
         // Before anything is read.
         self.stored_key(key)?;
         let mut stream = std::pin::pin!(stream);
-        let mut filling = BytesMut::new();
+        let mut filling = Part::default();
         let mut upload: Option<Multipart> = None;
         let mut sha256 = Sha256::new();
         let mut size_bytes = 0_u64;
         let source = |error: E| ArtifactError::Source {
             key: key.to_owned(),
             source: error.into(),
+        };
+        let no_memory = |source: io::Error| ArtifactError::NoMemory {
+            key: key.to_owned(),
+            source,
         };
         while let Some(mut chunk) = stream.try_next().await.map_err(source)? {
             size_bytes += chunk.len() as u64;
@@ -98,28 +105,23 @@ impl ObjectStore {
             }
             sha256.update(&chunk);
             while !chunk.is_empty() {
-                if filling.capacity() == 0 {
-                    let spare = upload.as_mut().and_then(|upload| upload.spare.pop());
-                    filling = spare.unwrap_or_default();
-                    // All of it at once: a buffer that grows is two buffers while it does.
-                    filling.reserve(PART_BYTES);
-                }
-                let room = PART_BYTES - filling.len();
-                filling.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
-                if filling.len() == PART_BYTES {
+                filling.take_from(&mut chunk).map_err(no_memory)?;
+                if filling.is_full() {
                     let upload = match &mut upload {
                         Some(upload) => upload,
                         none => none.insert(Multipart::begin(self, key).await?),
                     };
-                    upload.send(std::mem::take(&mut filling).freeze()).await?;
+                    upload
+                        .send(std::mem::take(&mut filling).into_bytes())
+                        .await?;
                 }
             }
         }
         match upload {
-            None => self.put_whole(key, filling.freeze()).await?,
+            None => self.put_whole(key, filling.into_bytes()).await?,
             Some(mut upload) => {
                 if !filling.is_empty() {
-                    upload.send(filling.freeze()).await?;
+                    upload.send(filling.into_bytes()).await?;
                 }
                 upload.complete().await?;
             }
@@ -153,10 +155,8 @@ struct Multipart {
     /// `None` once it is complete.
     upload_id: Option<String>,
     n_sent: i32,
-    on_their_way: JoinSet<Result<(CompletedPart, Bytes), ArtifactError>>,
+    on_their_way: JoinSet<Result<CompletedPart, ArtifactError>>,
     arrived: Vec<CompletedPart>,
-    /// The buffers of parts that arrived, to be filled again: what is freed, the allocator does not always give back.
-    spare: Vec<BytesMut>,
 }
 
 impl Multipart {
@@ -179,7 +179,6 @@ impl Multipart {
             n_sent: 0,
             on_their_way: JoinSet::new(),
             arrived: Vec::new(),
-            spare: Vec::new(),
         })
     }
 
@@ -204,32 +203,24 @@ impl Multipart {
             .key(&self.stored_key)
             .set_upload_id(self.upload_id.clone())
             .part_number(part_number)
-            .body(Body::from(bytes.clone()));
+            .body(Body::from(bytes));
         // A task of its own, so that it is signed and sent while this one hashes the next part.
         self.on_their_way.spawn(async move {
             let sent = request
                 .send()
                 .await
                 .map_err(|error| store.failed("put a part of", &key, error))?;
-            let part = CompletedPart::builder()
+            Ok(CompletedPart::builder()
                 .part_number(part_number)
                 .set_e_tag(sent.e_tag)
-                .build();
-            Ok((part, bytes))
+                .build())
         });
         Ok(())
     }
 
     async fn one_arrives(&mut self) -> Result<(), ArtifactError> {
         match self.on_their_way.join_next().await {
-            Some(Ok(sent)) => {
-                let (part, bytes) = sent?;
-                self.arrived.push(part);
-                if let Ok(mut buffer) = bytes.try_into_mut() {
-                    buffer.clear();
-                    self.spare.push(buffer);
-                }
-            }
+            Some(Ok(sent)) => self.arrived.push(sent?),
             Some(Err(error)) if error.is_panic() => {
                 std::panic::resume_unwind(error.into_panic());
             }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::multipart::{MultipartError, MultipartRejection};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use futures::StreamExt as _;
 
 use crate::error::ApiError;
 
@@ -33,7 +35,7 @@ impl Incoming {
     ) -> Result<Self, ApiError> {
         let declared_bytes = declared_length(request.headers());
         let may_drain = !request.headers().contains_key(EXPECT);
-        let form = Multipart::from_request(request, &())
+        let form = Multipart::from_request(request.map(piece_by_piece), &())
             .await
             .map_err(|error| not_a_form(&error))?;
         let incoming = Self {
@@ -64,6 +66,17 @@ impl Incoming {
         }
         received
     }
+}
+
+/// The same body, which lets go of the thread before each piece.
+///
+/// The reader of forms takes what the body has until there is nothing at the moment. A client on a fast network always has
+/// more, so that tens of megabytes of one upload would wait in its buffer while we hash and send the first.
+fn piece_by_piece(body: Body) -> Body {
+    Body::from_stream(body.into_data_stream().then(|piece| async {
+        tokio::task::yield_now().await;
+        piece
+    }))
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {
@@ -101,4 +114,42 @@ pub(crate) fn cut_short(field: &'static str) -> ApiError {
         format!("The upload broke off before its end; nothing was stored. Send the {field} again."),
     )
     .code("upload_incomplete")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_form_is_not_read_ahead_of_what_is_taken_from_it() {
+        const PIECE: &[u8] = &[b'x'; 16 << 10];
+        let given = Arc::new(AtomicUsize::new(0));
+        let counted = given.clone();
+        let pieces = stream::iter((0..100).map(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_static(PIECE))
+        }));
+        let around = |text: &'static str| stream::iter([Ok(Bytes::from(text))]);
+        let head = around("--edge\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n");
+        let form = head.chain(pieces).chain(around("\r\n--edge--\r\n"));
+        let request = Request::builder()
+            .header("content-type", "multipart/form-data; boundary=edge")
+            .body(Body::from_stream(form))
+            .unwrap();
+        let mut incoming = Incoming::open(request, "file", 1 << 30).await.unwrap();
+        let mut field = incoming.form.next_field().await.unwrap().unwrap();
+        let mut n_taken = 0;
+        while let Some(chunk) = field.chunk().await.unwrap() {
+            let ahead = given.load(Ordering::Relaxed) * PIECE.len() - n_taken;
+            assert!(ahead <= 4 * PIECE.len(), "{ahead} bytes wait in memory");
+            n_taken += chunk.len();
+        }
+        assert_eq!(n_taken, 100 * PIECE.len());
+    }
 }
