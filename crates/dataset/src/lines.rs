@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, ErrorKind};
 
 /// UTF-8's byte order mark, which Windows and Azure's guide put first in a file.
-const BOM: &[u8] = b"\xEF\xBB\xBF";
+pub(crate) const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// Splits at newlines and keeps at most `max_line_bytes` of a line in memory.
 pub(crate) struct Lines<R> {

@@ -4,6 +4,7 @@
 //! when a job validates its files.
 
 use crate::json;
+use crate::lines::BOM;
 
 /// This much of the first row is looked at.
 const MAX_FIRST_ROW_BYTES: usize = 64 << 10;
@@ -83,8 +84,11 @@ impl QuickScan {
         let content = if is_in_first_row {
             self.first_row
                 .extend_from_slice(&piece[..piece.len().min(room)]);
-            // A byte order mark is no content, even when it comes in three chunks.
-            without_bom(&self.first_row)
+            if self.n_lines == 0 {
+                after_bom(&self.first_row)
+            } else {
+                piece
+            }
         } else {
             piece
         };
@@ -92,6 +96,14 @@ impl QuickScan {
     }
 
     fn end_line(&mut self) {
+        if self.n_lines == 0 {
+            if self.first_row.starts_with(BOM) {
+                self.first_row.drain(..BOM.len());
+            } else {
+                // What might have become a mark did not.
+                self.line_has_content |= !self.first_row.trim_ascii().is_empty();
+            }
+        }
         self.n_lines += 1;
         self.max_line_bytes = self.max_line_bytes.max(self.line_bytes);
         if self.n_rows == 0 {
@@ -107,7 +119,7 @@ impl QuickScan {
     }
 
     fn judge_first_row(&self) -> FirstRow {
-        let row = without_bom(&self.first_row).trim_ascii();
+        let row = self.first_row.trim_ascii();
         if self.n_rows == 0 {
             return FirstRow::Missing;
         }
@@ -124,15 +136,12 @@ impl QuickScan {
     }
 }
 
-/// `line` without the byte order mark, or without as much of one as there is.
-fn without_bom(line: &[u8]) -> &[u8] {
-    let bom = "\u{FEFF}".as_bytes();
-    let n_common = line
-        .iter()
-        .zip(bom)
-        .take_while(|(byte, mark)| byte == mark)
-        .count();
-    &line[n_common..]
+/// The first line without its byte order mark; nothing as long as it may still become one, which may come in three chunks.
+fn after_bom(line: &[u8]) -> &[u8] {
+    if BOM.starts_with(line) {
+        return &[];
+    }
+    line.strip_prefix(BOM).unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -143,6 +152,22 @@ mod tests {
         let mut scan = QuickScan::new();
         file.chunks(chunk).for_each(|chunk| scan.push(chunk));
         scan.finish()
+    }
+
+    #[test]
+    fn only_a_whole_byte_order_mark_at_the_very_beginning_is_no_content() {
+        for (file, n_rows) in [
+            (&b"\xEF\xBB\xBF\n{}"[..], 1),
+            (b"\n\xEF\xBB\xBF\n{}", 2),
+            (b"\xEF\xBB\n{}", 2),
+            (b"\xEF", 1),
+        ] {
+            for chunk in 1..4 {
+                assert_eq!(scan(file, chunk).n_rows, n_rows, "{file:?} by {chunk}");
+            }
+        }
+        assert_eq!(scan(b"\xEF\xBB\xBF{}", 2).first_row, FirstRow::Object);
+        assert_eq!(scan(b"\xEF\xBB{}", 2).first_row, FirstRow::NotAnObject);
     }
 
     #[test]

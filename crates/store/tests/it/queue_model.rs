@@ -146,7 +146,8 @@ impl Model {
             let owed = self.owed[pair.0] || self.owed[pair.1];
             let credit = if owed { CREDIT } else { 0.0 };
             let bound = 1.0 / WEIGHTS[pair.0] + 1.0 / WEIGHTS[pair.1] + credit;
-            prop_assert!((a - b).abs() <= bound, "{pair:?} were served {served:?}");
+            // Thirds are not exact: 2 - 2/3 is more than 1 + 1/3.
+            prop_assert!((a - b).abs() <= bound + 1e-9, "{pair:?} were served {served:?}");
         }
         Ok(())
     }
