@@ -174,7 +174,7 @@ pub struct Batch {
     pub status: BatchStatus,
     /// The model of its first line.
     pub model: Option<String>,
-    /// Why it failed.
+    /// Why it failed, or, while it is not final, what holds it up.
     pub errors: Option<Vec<InputError>>,
     /// Its lines.
     pub counts: Counts,
@@ -259,6 +259,18 @@ impl Batch {
         Ok(self)
     }
 
+    /// It cannot go on before somebody mends `fault`, and waits for that; with `None` it goes on.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn held_up_by(mut self, fault: Option<InputError>) -> Result<Self, BatchError> {
+        if self.status.is_final() {
+            return Err(BatchError(self.status, "held up"));
+        }
+        self.errors = fault.map(|fault| vec![fault]);
+        Ok(self)
+    }
+
     /// Every line has its answer.
     ///
     /// # Errors
@@ -293,6 +305,8 @@ impl Batch {
             _ => &mut self.times.expired_at,
         };
         *reached = Some(now);
+        // What held it up is over.
+        self.errors = None;
         self.output_file = output_file;
         self.error_file = error_file;
         Ok(self)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use artifacts::{ArtifactError, keys};
 use buckets::{BucketError, Buckets, ProjectObjects};
-use domain::batch::BatchError;
+use domain::batch::{BatchError, InputError};
 use domain::limits::MAX_LINE_BYTES;
 use domain::{Batch, BatchStatus, Clock, FileId};
 use futures::TryStreamExt as _;
@@ -105,6 +105,19 @@ impl From<StoreError> for TurnError {
 }
 
 impl TurnError {
+    /// What the tenant can mend, if that is what ended the turn.
+    fn own_bucket(&self) -> Option<InputError> {
+        let Self::Artifacts(error) = self else {
+            return None;
+        };
+        error.own_bucket().map(|fault| InputError {
+            code: fault.code.to_owned(),
+            line: None,
+            message: fault.message,
+            param: None,
+        })
+    }
+
     /// Of a stream of ours that was being stored.
     pub(super) fn of_source(source: Box<dyn std::error::Error + Send + Sync>) -> Self {
         match source.downcast::<Self>() {
@@ -183,10 +196,15 @@ impl Runner {
         let Some((batch, turn)) = claimed else {
             return Ok(false);
         };
+        let was_held_up = batch.errors.is_some();
         let worked = tokio::select! {
             worked = Box::pin(self.work_while_held(batch, &turn)) => worked,
             () = stop.cancelled() => Ok(()),
         };
+        let fault = worked.as_ref().err().and_then(TurnError::own_bucket);
+        if fault.is_some() || worked.is_ok() && was_held_up {
+            self.tell(&turn, fault).await?;
+        }
         let mut tx = self.store.worker_tx().await?;
         turns::release(&mut tx, &turn).await?;
         tx.commit().await?;
@@ -195,6 +213,18 @@ impl Runner {
             Err(TurnError::LeaseLost | TurnError::Moved(_)) => Ok(true),
             worked => worked.map(|()| true),
         }
+    }
+
+    /// Tells the tenant what holds the batch up, or that it goes on.
+    async fn tell(&self, turn: &Turn, fault: Option<InputError>) -> Result<(), TurnError> {
+        let mut tx = self.store.tenant_tx(turn.project_id).await?;
+        match turns::hold(&mut tx, turn).await {
+            Ok(batch) => batches::save(&mut tx, &batch.held_up_by(fault)?).await?,
+            // It went on with somebody else, or ended.
+            Err(StoreError::LeaseLost) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(tx.commit().await?)
     }
 
     async fn work_while_held(&self, batch: Batch, turn: &Turn) -> Result<(), TurnError> {

@@ -10,6 +10,7 @@ use reqwest::Method;
 use reqwest::header::RANGE;
 use serde_json::{Value, json};
 use store::deletions;
+use tokio_util::sync::CancellationToken;
 
 use crate::batches::{self, PACE};
 use crate::permissions::second_project;
@@ -110,6 +111,38 @@ async fn a_batch_reads_and_writes_there() {
     assert_eq!(content.text.lines().count(), 2);
     assert_eq!(own.keys().await.len(), 2, "the input and the output");
     assert_eq!(app.object_keys().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_its_bucket_and_says_so() {
+    let (app, stand_in) = batches::start().await;
+    let mut own = OwnBucket::given_to(&app, app.alice_project).await;
+    let id = app.alice.batch(&["ok", "ok"]).await;
+    let runner = batches::runner(&app, &stand_in, PACE).await;
+    own.stop().await;
+    for _ in 0..2 {
+        let error = runner.take_turn(&CancellationToken::new()).await;
+        let chain = domain::failure::error_chain(&error.unwrap_err());
+        assert!(chain.contains("`acme-models`"), "{chain}");
+    }
+    let waiting = app.alice.found_batch(&id).await;
+    assert_eq!(waiting["status"], "validating", "{waiting}");
+    assert_eq!(
+        waiting["errors"]["data"],
+        json!([{
+            "code": "bucket_unavailable",
+            "line": null,
+            "message": "The project's own bucket `acme-models` could not be reached. Try again soon.",
+            "param": null,
+        }])
+    );
+
+    own.start().await;
+    assert!(batches::take_turn(&runner).await);
+    while batches::take_turn(&runner).await {}
+    let done = app.alice.found_batch(&id).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(done["errors"], Value::Null);
 }
 
 #[tokio::test]

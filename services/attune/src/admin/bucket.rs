@@ -115,7 +115,7 @@ async fn set(
     }
     let bucket = buckets::show(&mut tx, id).await?;
     let bucket = bucket.context("the bucket was just stored")?;
-    let act = Act::new("project.bucket.set", "organization.project", id).project(id);
+    let act = Act::new("project_bucket.updated", "organization.project", id).project(id);
     let act = act.details(json!({
         "endpoint": settings.endpoint,
         "bucket": settings.bucket,
@@ -143,7 +143,7 @@ async fn remove(name: &str, within: &Within, installation: &Installation) -> Res
         Change::Nothing => bail!("the project `{name}` has no bucket of its own"),
         Change::Moved | Change::Updated => {}
     }
-    let act = Act::new("project.bucket.removed", "organization.project", id).project(id);
+    let act = Act::new("project_bucket.deleted", "organization.project", id).project(id);
     record(&mut tx, org.id, &act, now).await?;
     tx.commit().await?;
     let text = format!("The objects of `{id}` go to the installation's bucket from now on");
