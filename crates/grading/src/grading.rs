@@ -149,7 +149,9 @@ impl Failure {
             Self::Render(RenderError::Missing(_) | RenderError::Template(_)) => {
                 flags.invalid_variable_error = true;
             }
-            Self::Render(RenderError::TooLong) | Self::Other(_) => flags.other_error = true,
+            Self::Render(RenderError::TooLong | RenderError::TooMuch) | Self::Other(_) => {
+                flags.other_error = true;
+            }
             Self::Formula(_) => flags.formula_parse_error = true,
             Self::Ask(error) => {
                 flags.model_grader_server_error = true;
@@ -168,6 +170,14 @@ impl From<RenderError> for Failure {
 }
 
 impl Grader {
+    /// Whether it takes models to grade.
+    pub fn asks_models(&self) -> bool {
+        let leaves = self.leaves();
+        leaves
+            .iter()
+            .any(|(_, leaf)| matches!(leaf, Leaf::ScoreModel(_) | Leaf::LabelModel(_)))
+    }
+
     /// What judges must be asked, by the number of the single grader; None where none is needed, or where the prompt
     /// cannot be made.
     pub fn questions(&self, sample: &Sample<'_>) -> Vec<Option<Question>> {

@@ -3,10 +3,14 @@
 //! A path goes through objects by name and through lists by number, from 0. A text is put in as it is, everything else as
 //! JSON. What is put in is never read as a template again: a sample cannot name a variable.
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
 /// The longest text a template may become.
 pub const MAX_RENDERED_BYTES: usize = 1 << 20;
+/// The longest that all texts for one sample may become together: a prompt has many messages, and a `multi` many prompts.
+pub const MAX_RENDERED_BYTES_OF_SAMPLE: usize = 8 << 20;
 
 /// What is graded: a row of the dataset and what the model said.
 #[derive(Debug, Clone)]
@@ -14,6 +18,8 @@ pub struct Sample<'a> {
     item: &'a Value,
     output_text: &'a str,
     output_json: Option<Value>,
+    /// How much longer the texts may become.
+    left_bytes: Cell<usize>,
 }
 
 impl<'a> Sample<'a> {
@@ -23,7 +29,14 @@ impl<'a> Sample<'a> {
             item,
             output_text,
             output_json: serde_json::from_str(output_text).ok(),
+            left_bytes: Cell::new(MAX_RENDERED_BYTES_OF_SAMPLE),
         }
+    }
+
+    fn spend(&self, n_bytes: usize) -> Result<(), RenderError> {
+        let left = self.left_bytes.get().checked_sub(n_bytes);
+        self.left_bytes.set(left.ok_or(RenderError::TooMuch)?);
+        Ok(())
     }
 }
 
@@ -55,6 +68,9 @@ pub enum RenderError {
     /// The text becomes too long.
     #[error("the text becomes longer than {MAX_RENDERED_BYTES} bytes")]
     TooLong,
+    /// It and those before it.
+    #[error("the grader's texts together become longer than {MAX_RENDERED_BYTES_OF_SAMPLE} bytes")]
+    TooMuch,
 }
 
 enum Part<'a> {
@@ -98,6 +114,7 @@ pub fn render(template: &str, sample: &Sample<'_>) -> Result<String, RenderError
             return Err(RenderError::TooLong);
         }
     }
+    sample.spend(text.len())?;
     Ok(text)
 }
 
@@ -234,5 +251,15 @@ mod tests {
             render(&template, &Sample::new(&item, "")),
             Err(RenderError::TooLong)
         );
+    }
+
+    #[test]
+    fn the_texts_for_one_sample_have_an_end_together() {
+        let item = json!({"a": "x".repeat(MAX_RENDERED_BYTES)});
+        let sample = Sample::new(&item, "");
+        for _ in 0..MAX_RENDERED_BYTES_OF_SAMPLE / MAX_RENDERED_BYTES {
+            assert!(render("{{item.a}}", &sample).is_ok());
+        }
+        assert_eq!(render("{{item.a}}", &sample), Err(RenderError::TooMuch));
     }
 }

@@ -102,6 +102,10 @@ pub async fn run_grader(
 ) -> Result<Json<GraderRun>, ApiError> {
     let grader = read(&body)?;
     let (item, output) = (item(&mut body)?, sample(&mut body)?);
+    if grader.asks_models() {
+        // Before the questions are made: they may be long.
+        tenant.needs(Scope::Inference)?;
+    }
     let began = state.clock.now();
     let questions = grader.questions(&Sample::new(&item, &output));
     let hold = admit(&state, &tenant, &questions)?;
@@ -114,8 +118,7 @@ pub async fn run_grader(
     Ok(Json(shown(&grader, grading, execution_time)))
 }
 
-/// Whether models may be asked: it takes what a chat takes, a key that is open to answers of models and the project's
-/// tokens, of all judges at once.
+/// Whether models may be asked: it takes what a chat takes, the project's tokens, of all judges at once.
 fn admit(
     state: &AppState,
     tenant: &Tenant,
@@ -129,7 +132,6 @@ fn admit(
     let Some(expected) = expected else {
         return Ok(None);
     };
-    tenant.needs(Scope::Inference)?;
     state.throttle.hold_tokens(tenant.project_id, expected)
 }
 
