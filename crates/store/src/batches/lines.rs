@@ -130,23 +130,32 @@ pub async fn record(
     Ok(true)
 }
 
-/// Answers behind line `after` that go to the error file, or to the output file, in the input's order.
+/// Answers behind line `after` that go to the error file, or to the output file, in the input's order: one, and as many more
+/// as there are, up to `limit` and as long as those before are shorter than `bytes` together.
 pub async fn answers(
     tx: &mut TenantTx,
     batch_id: BatchId,
     is_error: bool,
     after: u64,
-    limit: u32,
+    (limit, bytes): (u32, u64),
 ) -> Result<Vec<(u64, String)>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT line, answer AS "answer!" FROM batch_lines
-           WHERE project_id = $1 AND batch_id = $2 AND line > $3 AND is_error = $4
-           ORDER BY line LIMIT $5"#,
+        r#"SELECT line AS "line!", answer AS "answer!"
+           FROM (
+               SELECT line, answer, sum(octet_length(answer)) OVER (ORDER BY line) - octet_length(answer) AS n_before
+               FROM (
+                   SELECT line, answer FROM batch_lines
+                   WHERE project_id = $1 AND batch_id = $2 AND line > $3 AND is_error = $4
+                   ORDER BY line LIMIT $5
+               ) next
+           ) page
+           WHERE n_before < $6 ORDER BY line"#,
         tx.project_id().0,
         batch_id.0,
         to_bigint("line", after)?,
         is_error,
         i64::from(limit),
+        to_bigint("bytes", bytes)?,
     )
     .fetch_all(tx.connection())
     .await?;

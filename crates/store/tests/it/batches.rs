@@ -122,8 +122,15 @@ async fn a_line_is_answered_once_whoever_answers_it(pool: PgPool) {
     let refused = lines::record(&mut tx, &lost, 2, &answer).await.unwrap_err();
     assert!(matches!(refused, StoreError::LeaseLost), "{refused:?}");
     assert!(lines::record(&mut tx, &taken, 2, &answer).await.unwrap());
-    let all = lines::answers(&mut tx, id, false, 0, 9).await.unwrap();
-    assert_eq!(all, [(1, "{}".to_owned()), (2, "{}".to_owned())]);
+    let both = [(1, "{}".to_owned()), (2, "{}".to_owned())];
+    for (page, expected) in [
+        ((9, 3), &both[..]),
+        ((9, 2), &both[..1]),
+        ((1, 99), &both[..1]),
+    ] {
+        let answers = lines::answers(&mut tx, id, false, 0, page).await;
+        assert_eq!(answers.unwrap(), expected, "{page:?}");
+    }
     tx.commit().await.unwrap();
 
     let mut tx = store.worker_tx().await.unwrap();

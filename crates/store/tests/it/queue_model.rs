@@ -147,7 +147,10 @@ impl Model {
             let credit = if owed { CREDIT } else { 0.0 };
             let bound = 1.0 / WEIGHTS[pair.0] + 1.0 / WEIGHTS[pair.1] + credit;
             // Thirds are not exact: 2 - 2/3 is more than 1 + 1/3.
-            prop_assert!((a - b).abs() <= bound + 1e-9, "{pair:?} were served {served:?}");
+            prop_assert!(
+                (a - b).abs() <= bound + 1e-9,
+                "{pair:?} were served {served:?}"
+            );
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ use crate::files::BATCH_OUTPUT;
 
 /// Lines read from the database at once.
 const PAGE: u32 = 50;
+/// The same as bytes; one answer may go beyond.
+const PAGE_BYTES: u64 = 4 << 20;
 
 impl Runner {
     /// Writes the files and ends the batch. A crash in between leaves objects that the sweep takes away; the next
@@ -165,7 +167,8 @@ impl Runner {
             loop {
                 let mut tx = self.store.tenant_tx(project_id).await?;
                 let is_error = which == Which::Errors;
-                let page = lines::answers(&mut tx, batch_id, is_error, after, PAGE).await?;
+                let page = (PAGE, PAGE_BYTES);
+                let page = lines::answers(&mut tx, batch_id, is_error, after, page).await?;
                 tx.commit().await?;
                 let Some((last, _)) = page.last() else { break };
                 after = *last;
