@@ -1,7 +1,7 @@
 //! `POST /v1/files`.
 
 use artifacts::keys;
-use axum::extract::{Multipart, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use buckets::ProjectObjects;
 use domain::FileId;
@@ -47,7 +47,7 @@ async fn upload(
 ) -> Result<Response, ApiError> {
     let mut incoming = Incoming::open(request, "file", state.limits.max_file_bytes).await?;
     let received = match Place::find(&state, &tenant, incoming.least_bytes()).await {
-        Ok(place) => receive(&state, &tenant, place, &mut incoming.form).await,
+        Ok(place) => receive(&state, &tenant, place, &mut incoming).await,
         Err(refused) => Err(refused),
     };
     let (file, objects) = incoming.settle(received).await?;
@@ -140,7 +140,7 @@ async fn receive(
     state: &AppState,
     tenant: &Tenant,
     Place { objects, room }: Place,
-    multipart: &mut Multipart,
+    incoming: &mut Incoming,
 ) -> Result<(File, ProjectObjects), ApiError> {
     let id = FileId::new();
     let room_bytes = room.map_or(u64::MAX, |room| room.bytes());
@@ -150,7 +150,7 @@ async fn receive(
         max_bytes: state.limits.max_file_bytes.min(room_bytes),
     };
     let mut form = Form::within(room);
-    let read = form.read(multipart, &destination).await;
+    let read = form.read(incoming, &destination).await;
     let was_stored = form.file.is_some();
     let file = read.and_then(|()| described(form, id, tenant, state.clock.now()));
     if file.is_err() && was_stored {

@@ -2,13 +2,11 @@
 
 use artifacts::ArtifactError;
 use async_stream::stream;
-use axum::extract::Multipart;
-use axum::extract::multipart::Field;
 use bytes::Bytes;
 use store::quotas::Room;
 use utoipa::ToSchema;
 
-use super::incoming::{broken, cut_short};
+use super::incoming::{FormField, Incoming, cut_short};
 use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
 use super::purpose;
 use crate::error::ApiError;
@@ -67,15 +65,11 @@ impl Form {
     /// Reads the whole form into `self`, which tells the caller after an error what had been stored by then.
     pub(super) async fn read(
         &mut self,
-        multipart: &mut Multipart,
+        incoming: &mut Incoming,
         destination: &Destination<'_>,
     ) -> Result<(), ApiError> {
-        while let Some(field) = multipart
-            .next_field()
-            .await
-            .map_err(|error| broken("file", &error))?
-        {
-            let name = field.name().unwrap_or_default().to_owned();
+        while let Some(field) = incoming.next_field().await? {
+            let name = field.name().to_owned();
             match name.as_str() {
                 "file" if self.file.is_some() => {
                     return Err(ApiError::invalid(
@@ -90,8 +84,7 @@ impl Form {
                     anchor(field).await?;
                     self.has_anchor = true;
                 }
-                // Reading the next field skips over this one.
-                _ => {}
+                _ => field.skip().await?,
             }
         }
         if self.has_anchor && self.expires_after_secs.is_none() {
@@ -105,11 +98,11 @@ impl Form {
 }
 
 async fn store(
-    mut field: Field<'_>,
+    mut field: FormField<'_>,
     destination: &Destination<'_>,
     room: Option<Room>,
 ) -> Result<StoredFile, ApiError> {
-    let filename = filename(field.file_name().unwrap_or_default());
+    let filename = filename(field.file_name());
     let chunks = stream! {
         while let Some(chunk) = field.chunk().await.transpose() {
             yield chunk;
@@ -126,25 +119,17 @@ async fn store(
     }
 }
 
-async fn text(mut field: Field<'_>, name: &'static str) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(&mut field).await? {
-        if bytes.len() + chunk.len() > MAX_FIELD_BYTES {
-            return Err(ApiError::invalid(
-                name,
-                format!("`{name}` is longer than {MAX_FIELD_BYTES} bytes."),
-            ));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
+async fn text(field: FormField<'_>, name: &'static str) -> Result<String, ApiError> {
+    let Some(bytes) = field.short(MAX_FIELD_BYTES).await? else {
+        return Err(ApiError::invalid(
+            name,
+            format!("`{name}` is longer than {MAX_FIELD_BYTES} bytes."),
+        ));
+    };
     String::from_utf8(bytes).map_err(|_| ApiError::invalid(name, format!("`{name}` is not UTF-8.")))
 }
 
-async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {
-    field.chunk().await.map_err(|error| broken("file", &error))
-}
-
-async fn seconds(field: Field<'_>) -> Result<i64, ApiError> {
+async fn seconds(field: FormField<'_>) -> Result<i64, ApiError> {
     let text = text(field, "expires_after[seconds]").await?;
     text.trim()
         .parse()
@@ -158,7 +143,7 @@ async fn seconds(field: Field<'_>) -> Result<i64, ApiError> {
         })
 }
 
-async fn anchor(field: Field<'_>) -> Result<(), ApiError> {
+async fn anchor(field: FormField<'_>) -> Result<(), ApiError> {
     if text(field, "expires_after[anchor]").await? == "created_at" {
         return Ok(());
     }

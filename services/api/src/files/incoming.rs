@@ -1,15 +1,19 @@
 //! A multipart form on its way in, and what makes the client read the refusal of one.
 
+mod pieces;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::multipart::{MultipartError, MultipartRejection};
+use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
-use futures::StreamExt as _;
+use bytes::Bytes;
 
 use crate::error::ApiError;
+use pieces::Pieces;
 
 /// What a form adds to its file: boundaries, headers, small fields.
 const FORM_OVERHEAD_BYTES: u64 = 64 << 10;
@@ -18,9 +22,19 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A form that is being read.
 pub(crate) struct Incoming {
-    pub(crate) form: Multipart,
+    form: Multipart,
+    pieces: Arc<Pieces>,
+    /// The name of the large field, which errors name.
+    large: &'static str,
     may_drain: bool,
     declared_bytes: u64,
+}
+
+/// A field of a form. It is to be read to its end, or skipped, and dropped before the next one.
+pub(crate) struct FormField<'a> {
+    field: Field<'a>,
+    pieces: Arc<Pieces>,
+    large: &'static str,
 }
 
 impl Incoming {
@@ -35,11 +49,16 @@ impl Incoming {
     ) -> Result<Self, ApiError> {
         let declared_bytes = declared_length(request.headers());
         let may_drain = !request.headers().contains_key(EXPECT);
-        let form = Multipart::from_request(request.map(piece_by_piece), &())
+        let (parts, body) = request.into_parts();
+        let pieces = Pieces::of(body);
+        let body = Body::from_stream(pieces.clone().one_by_one());
+        let form = Multipart::from_request(Request::from_parts(parts, body), &())
             .await
             .map_err(|error| not_a_form(&error))?;
         let incoming = Self {
             form,
+            pieces,
+            large: field,
             may_drain,
             declared_bytes,
         };
@@ -56,27 +75,79 @@ impl Incoming {
         self.declared_bytes.saturating_sub(FORM_OVERHEAD_BYTES)
     }
 
+    /// The next field. The one before must have been read or skipped to its end.
+    ///
+    /// # Errors
+    /// The form cannot be read any further.
+    pub(crate) async fn next_field(&mut self) -> Result<Option<FormField<'_>>, ApiError> {
+        match self.form.next_field().await {
+            Ok(field) => {
+                self.pieces.was_read(0);
+                Ok(field.map(|field| FormField {
+                    field,
+                    pieces: self.pieces.clone(),
+                    large: self.large,
+                }))
+            }
+            Err(error) => Err(fault(&self.pieces, self.large, &error)),
+        }
+    }
+
     /// After a refusal, reads what is left. Answering while the client still sends would close the connection on
     /// it, and it would see a broken pipe instead of the reason.
-    pub(crate) async fn settle<T>(mut self, received: Result<T, ApiError>) -> Result<T, ApiError> {
+    pub(crate) async fn settle<T>(self, received: Result<T, ApiError>) -> Result<T, ApiError> {
         if received.is_err() && self.may_drain {
-            let rest = async { while let Ok(Some(_)) = self.form.next_field().await {} };
             // A client that goes on for longer than this has to live with the broken pipe.
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, rest).await;
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.pieces.drain()).await;
         }
         received
     }
 }
 
-/// The same body, which lets go of the thread before each piece.
-///
-/// The reader of forms takes what the body has until there is nothing at the moment. A client on a fast network always has
-/// more, so that tens of megabytes of one upload would wait in its buffer while we hash and send the first.
-fn piece_by_piece(body: Body) -> Body {
-    Body::from_stream(body.into_data_stream().then(|piece| async {
-        tokio::task::yield_now().await;
-        piece
-    }))
+impl FormField<'_> {
+    pub(crate) fn name(&self) -> &str {
+        self.field.name().unwrap_or_default()
+    }
+
+    pub(crate) fn file_name(&self) -> &str {
+        self.field.file_name().unwrap_or_default()
+    }
+
+    /// The next bytes of its content.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, MultipartError> {
+        let chunk = self.field.chunk().await?;
+        self.pieces.was_read(chunk.as_ref().map_or(0, Bytes::len));
+        Ok(chunk)
+    }
+
+    /// Its whole content, if that is no longer than `max_bytes`.
+    ///
+    /// # Errors
+    /// The form cannot be read any further.
+    pub(crate) async fn short(mut self, max_bytes: usize) -> Result<Option<Vec<u8>>, ApiError> {
+        let mut content = Vec::new();
+        while let Some(chunk) = self.chunk_or_fault().await? {
+            if content.len() + chunk.len() > max_bytes {
+                return Ok(None);
+            }
+            content.extend_from_slice(&chunk);
+        }
+        Ok(Some(content))
+    }
+
+    /// Reads it to its end and keeps nothing.
+    ///
+    /// # Errors
+    /// The form cannot be read any further.
+    pub(crate) async fn skip(mut self) -> Result<(), ApiError> {
+        while self.chunk_or_fault().await?.is_some() {}
+        Ok(())
+    }
+
+    async fn chunk_or_fault(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let chunk = self.chunk().await;
+        chunk.map_err(|error| fault(&self.pieces, self.large, &error))
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {
@@ -95,15 +166,20 @@ fn not_a_form(rejection: &MultipartRejection) -> ApiError {
     }
 }
 
-/// The error for a form whose large field is called `field` and that cannot be read to its end.
-pub(crate) fn broken(field: &'static str, error: &MultipartError) -> ApiError {
+/// The error for a form whose large field is called `large` and that cannot be read to its end.
+fn fault(pieces: &Pieces, large: &'static str, error: &MultipartError) -> ApiError {
+    if pieces.hold_too_much() {
+        return ApiError::invalid_request(format!(
+            "The form cannot be read: more than {FORM_OVERHEAD_BYTES} bytes of it belong to no field."
+        ));
+    }
     match error.status().as_u16() {
         // A body that ends early is the commonest fault, and the parser's words for it are many.
-        400 if error.body_text().to_lowercase().contains("incomplete") => cut_short(field),
+        400 if error.body_text().to_lowercase().contains("incomplete") => cut_short(large),
         400 => {
             ApiError::invalid_request(format!("The form cannot be read: {}.", error.body_text()))
         }
-        _ => cut_short(field),
+        _ => cut_short(large),
     }
 }
 
@@ -118,38 +194,99 @@ pub(crate) fn cut_short(field: &'static str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use bytes::Bytes;
-    use futures::stream;
+    use futures::{Stream, StreamExt as _, stream};
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_form_is_not_read_ahead_of_what_is_taken_from_it() {
-        const PIECE: &[u8] = &[b'x'; 16 << 10];
-        let given = Arc::new(AtomicUsize::new(0));
-        let counted = given.clone();
-        let pieces = stream::iter((0..100).map(move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, std::io::Error>(Bytes::from_static(PIECE))
-        }));
-        let around = |text: &'static str| stream::iter([Ok(Bytes::from(text))]);
-        let head = around("--edge\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n");
-        let form = head.chain(pieces).chain(around("\r\n--edge--\r\n"));
+    const PIECE: &[u8] = &[b'x'; 16 << 10];
+    const HEAD: &str = "--edge\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n";
+    const END: &str = "\r\n--edge--\r\n";
+
+    fn text(text: &'static str) -> impl Stream<Item = Bytes> + Send {
+        stream::iter([Bytes::from(text)])
+    }
+
+    /// A body, and how many of its bytes were taken.
+    fn counted(pieces: impl Stream<Item = Bytes> + Send + 'static) -> (Request, Arc<AtomicUsize>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        let body = pieces.map(move |piece| {
+            count.fetch_add(piece.len(), Ordering::Relaxed);
+            Ok::<_, std::io::Error>(piece)
+        });
         let request = Request::builder()
             .header("content-type", "multipart/form-data; boundary=edge")
-            .body(Body::from_stream(form))
-            .unwrap();
-        let mut incoming = Incoming::open(request, "file", 1 << 30).await.unwrap();
-        let mut field = incoming.form.next_field().await.unwrap().unwrap();
+            .body(Body::from_stream(body));
+        (request.unwrap(), taken)
+    }
+
+    fn many() -> impl Stream<Item = Bytes> + Send {
+        stream::iter((0..100).map(|_| Bytes::from_static(PIECE)))
+    }
+
+    async fn open(request: Request) -> Incoming {
+        Incoming::open(request, "file", 1 << 30).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_form_is_not_read_ahead_of_what_is_taken_from_it() {
+        let (request, given) = counted(text(HEAD).chain(many()).chain(text(END)));
+        let mut incoming = open(request).await;
+        let mut field = incoming.next_field().await.unwrap().unwrap();
         let mut n_taken = 0;
         while let Some(chunk) = field.chunk().await.unwrap() {
-            let ahead = given.load(Ordering::Relaxed) * PIECE.len() - n_taken;
+            let ahead = given.load(Ordering::Relaxed) - n_taken;
             assert!(ahead <= 4 * PIECE.len(), "{ahead} bytes wait in memory");
             n_taken += chunk.len();
         }
         assert_eq!(n_taken, 100 * PIECE.len());
+    }
+
+    #[tokio::test]
+    async fn a_form_may_come_in_any_pieces() {
+        let whole = format!("{HEAD}abc{END}");
+        for n_bytes in [1, 7, 100, whole.len()] {
+            let pieces: Vec<_> = whole
+                .as_bytes()
+                .chunks(n_bytes)
+                .map(Bytes::copy_from_slice)
+                .collect();
+            let (request, _) = counted(stream::iter(pieces));
+            let mut incoming = open(request).await;
+            let mut field = incoming.next_field().await.unwrap().unwrap();
+            let mut content = Vec::new();
+            while let Some(chunk) = field.chunk().await.unwrap() {
+                content.extend_from_slice(&chunk);
+            }
+            drop(field);
+            assert_eq!(content, b"abc");
+            assert!(incoming.next_field().await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_never_becomes_a_field_is_not_kept() {
+        let without_boundary = many().boxed();
+        let without_end_of_headers = text("--edge\r\na: ").chain(many()).boxed();
+        let small = "--edge\r\ncontent-disposition: form-data; name=\"n\"\r\n\r\n1\r\n";
+        let only_small = stream::iter((0..4096).map(move |_| Bytes::from(small))).boxed();
+        for form in [without_boundary, without_end_of_headers, only_small] {
+            let (request, taken) = counted(form);
+            let mut incoming = open(request).await;
+            let error = loop {
+                let skipped = match incoming.next_field().await {
+                    Ok(field) => field.expect("the form has no end").skip().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = skipped {
+                    break error;
+                }
+            };
+            assert!(format!("{error:?}").contains("65536 bytes"), "{error:?}");
+            let taken = taken.load(Ordering::Relaxed);
+            assert!(taken <= 96 << 10, "{taken} bytes were read");
+        }
     }
 }

@@ -3,8 +3,7 @@
 use artifacts::{ArtifactError, Stored, keys};
 use async_stream::stream;
 use axum::Json;
-use axum::extract::multipart::Field;
-use axum::extract::{Multipart, Request, State};
+use axum::extract::{Request, State};
 use buckets::ProjectObjects;
 use bytes::Bytes;
 use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
@@ -19,7 +18,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
-use crate::files::incoming::{Incoming, broken, cut_short};
+use crate::files::incoming::{FormField, Incoming, cut_short};
 use crate::files::intake::{Destination, to_the_end};
 
 /// A part as a client sees it.
@@ -98,7 +97,7 @@ async fn add(
         max_bytes: room.map_or(max_bytes, |room| room.bytes().min(max_bytes)),
     };
     let mut incoming = Incoming::open(request, "data", max_bytes).await?;
-    let received = receive(&mut incoming.form, &destination, room).await;
+    let received = receive(&mut incoming, &destination, room).await;
     let stored = incoming.settle(received).await?;
     let part = Part {
         id: part_id,
@@ -115,7 +114,7 @@ async fn add(
 
 /// Reads the form and stores its one part.
 async fn receive(
-    form: &mut Multipart,
+    form: &mut Incoming,
     destination: &Destination<'_>,
     room: Option<Room>,
 ) -> Result<Stored, ApiError> {
@@ -135,18 +134,14 @@ async fn receive(
 }
 
 async fn read(
-    form: &mut Multipart,
+    form: &mut Incoming,
     destination: &Destination<'_>,
     room: Option<Room>,
     stored: &mut Option<Stored>,
 ) -> Result<(), ApiError> {
-    while let Some(field) = form
-        .next_field()
-        .await
-        .map_err(|error| broken("data", &error))?
-    {
-        // Reading the next field skips over one of another name.
-        if field.name() != Some("data") {
+    while let Some(field) = form.next_field().await? {
+        if field.name() != "data" {
+            field.skip().await?;
             continue;
         }
         if stored.is_some() {
@@ -159,7 +154,7 @@ async fn read(
 }
 
 async fn store(
-    mut field: Field<'_>,
+    mut field: FormField<'_>,
     destination: &Destination<'_>,
     room: Option<Room>,
 ) -> Result<Stored, ApiError> {
