@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_millis(500);
 /// Streams that are open at once in one process.
 const MAX_STREAMS: usize = 10_000;
+/// Those of one project, so that none can keep the others out.
+const MAX_STREAMS_OF_PROJECT: usize = 2_000;
 
 /// The jobs that this process watches. Cloning shares them.
 #[derive(Clone)]
@@ -68,7 +70,10 @@ impl Feed {
     /// Watches a job, or `None` if as many are watched as may be.
     pub(crate) fn watch(&self, project_id: ProjectId, job_id: JobId) -> Option<Watch> {
         let mut watched = self.watched();
-        if watched.n_streams >= MAX_STREAMS {
+        let jobs = watched.jobs.values();
+        let of_project = jobs.filter(|job| job.project_id == project_id);
+        let n_of_project: usize = of_project.map(|job| job.n_streams).sum();
+        if watched.n_streams >= MAX_STREAMS || n_of_project >= MAX_STREAMS_OF_PROJECT {
             return None;
         }
         watched.n_streams += 1;
@@ -174,5 +179,26 @@ impl Drop for Watch {
         }
         drop(watched);
         metrics::gauge!("attune_event_streams").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_project_leaves_streams_to_the_others() {
+        let feed = Feed::new(Store::connect_lazy("postgres://localhost/none").unwrap());
+        let (busy, other, job) = (ProjectId::new(), ProjectId::new(), JobId::new());
+        let mut open: Vec<_> = (0..MAX_STREAMS_OF_PROJECT)
+            .map(|n| {
+                feed.watch(busy, if n % 2 == 0 { job } else { JobId::new() })
+                    .unwrap()
+            })
+            .collect();
+        assert!(feed.watch(busy, job).is_none());
+        assert!(feed.watch(other, JobId::new()).is_some());
+        open.pop();
+        assert!(feed.watch(busy, job).is_some());
     }
 }

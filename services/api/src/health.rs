@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -80,9 +81,6 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
     responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus' text format."))
 )]
 pub async fn metrics() -> Response {
-    let text = telemetry::record().map(|recorder| {
-        recorder.run_upkeep();
-        recorder.render()
-    });
+    let text = telemetry::record().map(PrometheusHandle::render);
     ([(CONTENT_TYPE, METRICS_TYPE)], text.unwrap_or_default()).into_response()
 }

@@ -25,7 +25,7 @@ use crate::text_models::TextModels;
 use crate::throttle::Throttle;
 use crate::wandb::Reporter;
 use crate::webhooks::deliver::Deliverer;
-use crate::{Config, router, wandb, webhooks};
+use crate::{Config, router, telemetry, wandb, webhooks};
 
 /// How long requests under way may take once the server is told to stop. A stream of tokens that takes longer
 /// is cut.
@@ -44,7 +44,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let state = state(&config)?;
     let stop = CancellationToken::new();
-    let loops = start_loops(&config, &state, &stop)?;
+    let mut loops = start_loops(&config, &state, &stop)?;
+    loops.push(tokio::spawn(telemetry::keep_up(stop.clone())));
     let signal = {
         let stop = stop.clone();
         let feed = state.feed.clone();

@@ -88,13 +88,14 @@ impl ApiError {
 
     /// No such route.
     pub fn no_route(method: &str, path: &str) -> Self {
-        let message = format!("There is no route `{method} {}`.", shorten(path));
+        let message = format!("There is no route `{} {}`.", shorten(method), shorten(path));
         Self::new(Kind::NotFound, message).code("unknown_url")
     }
 
     /// The route exists, but not with this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
-        let message = format!("`{}` does not take the method {method}.", shorten(path));
+        let (method, path) = (shorten(method), shorten(path));
+        let message = format!("`{path}` does not take the method {method}.");
         Self::new(Kind::MethodNotAllowed, message).code("method_not_allowed")
     }
 }
