@@ -207,8 +207,8 @@ async fn all_of_a_project_is_in_its_own_bucket_until_it_is_deleted() {
     assert_eq!(shown(&installation), Value::Null);
 
     let log = installation.admin(&["audit", "export"]).unwrap();
-    assert_eq!(log.matches("project.bucket.set").count(), 2, "{log}");
-    assert_eq!(log.matches("project.bucket.removed").count(), 1, "{log}");
+    assert_eq!(log.matches("project_bucket.updated").count(), 2, "{log}");
+    assert_eq!(log.matches("project_bucket.deleted").count(), 1, "{log}");
     assert!(!log.contains("-secret"), "{log}");
 }
 

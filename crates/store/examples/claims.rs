@@ -3,7 +3,8 @@
 //!
 //! Makes a database of its own on the cluster of `DATABASE_URL` (an administrator's), fills it with jobs of which the first
 //! tenant owns half, claims some with a number of workers at a time, each of which then appends as many events to the last
-//! job that it claimed, and prints a JSON object per measurement (`what`: `claims`, `events`): how many per second,
+//! job that it claimed, and prints a JSON object per measurement (`what`: `claims`, `events`, and `nothing`, their floor:
+//! transactions in which nothing is asked for but a number): how many per second,
 //! microseconds of one as its worker sees it, microseconds of Postgres' processor time where the cluster is on this
 //! machine, and how many of the claims were of the tenant that owns half (`hog_share`).
 
@@ -190,6 +191,13 @@ async fn measure_workers(
     })
     .await?;
 
+    let idle = |_: Store, count: u32| nothing(pool.clone(), count);
+    all(store.clone(), vec![5; workers as usize], idle).await?;
+    let clock = Clock::start(pool).await?;
+    let took = all(store.clone(), vec![per_worker; workers as usize], idle).await?;
+    let line = clock.stop(pool, took.into_iter().flatten()).await?;
+    print(line, "nothing", rows, workers);
+
     let clock = Clock::start(pool).await?;
     let claimed = all(store.clone(), vec![per_worker; workers as usize], claims).await?;
     let mut line = clock
@@ -229,6 +237,19 @@ where
         tasks.spawn(work(store.clone(), input));
     }
     tasks.join_all().await.into_iter().collect()
+}
+
+/// So many transactions without work: how long each took.
+async fn nothing(pool: PgPool, count: u32) -> Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    for _ in 0..count {
+        let started = Instant::now();
+        let mut tx = pool.begin().await?;
+        sqlx::query("SELECT 1").execute(&mut *tx).await?;
+        tx.commit().await?;
+        took.push(started.elapsed());
+    }
+    Ok(took)
 }
 
 /// So many claims one after another: whose each job was, and how long it took.
