@@ -45,12 +45,13 @@ def test_async_openai(server, tuned):
     run([os.environ["ATTUNE_ASYNC_OPENAI"]], server, tuned)
 
 
-def test_dspy_fine_tunes_and_gets_the_models_name(server, tuned):
+def test_dspy_fine_tunes_gets_the_models_name_and_gives_a_job_up(server, tuned):
     out = run(tools(HERE / "tools" / "with_dspy.py"), server, tuned)
-    assert json.loads(out.splitlines()[-1])["model"].startswith("ft:tiny:")
+    said = json.loads(out.splitlines()[-1])
+    assert said["model"].startswith("ft:tiny:") and said["cancelled"] == "cancelled"
 
 
-def test_instructor_uploads_creates_and_cancels(server, tuned, rows):
+def test_instructor_uploads_lists_creates_cancels_and_deletes(server, tuned, rows):
     out = run(tools(HERE / "tools" / "with_instructor.py", rows), server, tuned)
     assert json.loads(out.splitlines()[-1])["status"] in ("cancelled", "succeeded")
 

@@ -1,10 +1,12 @@
-"""DSPy's provider for OpenAI as `BootstrapFinetune` calls it: upload, job, polling of the latest event, the model."""
+"""DSPy's provider for OpenAI as `BootstrapFinetune` calls it: upload, job, polling of the latest event, the model; and a job
+that is given up."""
 
 import json
 import os
 
+import openai
 from dspy.clients.openai import OpenAIProvider, TrainingJobOpenAI
-from dspy.clients.utils_finetune import TrainDataFormat
+from dspy.clients.utils_finetune import TrainDataFormat, save_data
 
 job = TrainingJobOpenAI()
 wait = OpenAIProvider.wait_for_job
@@ -16,4 +18,12 @@ rows = [
 model = OpenAIProvider.finetune(
     job, model="openai/tiny", train_data=rows, train_data_format=TrainDataFormat.CHAT, train_kwargs={"n_epochs": 1}
 )
-print(json.dumps({"model": model, "url": os.environ["OPENAI_BASE_URL"]}))
+
+given_up = TrainingJobOpenAI()
+file = given_up.provider_file_id = OpenAIProvider.upload_data(save_data(rows))
+given_up.provider_job_id = OpenAIProvider._start_remote_training(train_file_id=file, model="tiny", train_kwargs={"n_epochs": 50})
+cancelled = given_up.provider_job_id
+given_up.cancel()
+assert not OpenAIProvider.does_file_exist(file)
+status = openai.fine_tuning.jobs.retrieve(cancelled).status
+print(json.dumps({"model": model, "cancelled": status, "url": os.environ["OPENAI_BASE_URL"]}))

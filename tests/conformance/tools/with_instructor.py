@@ -1,5 +1,5 @@
-"""Instructor's command line: `jobs create-from-file`, which waits until its file is processed, the table of jobs, `jobs cancel`
-and `files list`."""
+"""Instructor's command line: `jobs create-from-file`, which waits until its file is processed, `jobs create-from-id`, the
+table of jobs, `jobs cancel`, and `files upload`, `list`, `status` and `delete`."""
 
 import json
 import sys
@@ -23,4 +23,14 @@ print(instructor("jobs", "create-from-file", sys.argv[1], "--model", "tiny", "--
 job = OpenAI().fine_tuning.jobs.list(limit=1).data[0]
 assert job.hyperparameters.n_epochs == 50
 print(instructor("jobs", "cancel", job.id))
+
+print(instructor("files", "upload", sys.argv[1], "--poll", 1))
+file = OpenAI().files.list(purpose="fine-tune").data[0]
+print(instructor("files", "list"), instructor("files", "status", file.id))
+print(instructor("jobs", "create-from-id", file.id, "--model", "tiny", "--n-epochs", 50))
+from_id = OpenAI().fine_tuning.jobs.list(limit=1).data[0]
+assert from_id.training_file == file.id
+print(instructor("jobs", "cancel", from_id.id))
+print(instructor("files", "delete", file.id))
+assert file.id not in [left.id for left in OpenAI().files.list()]
 print(json.dumps({"status": OpenAI().fine_tuning.jobs.retrieve(job.id).status}))
