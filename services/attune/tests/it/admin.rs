@@ -91,6 +91,18 @@ fn organizations_and_users_are_made_without_a_running_installation() {
     let user = json(folder.path(), &[&create, &within[..]].concat());
     let listed = json(folder.path(), &[&["user", "list"], &within[..]].concat());
     assert_eq!(listed[0]["user_id"], user["user_id"]);
+    // Adding an owner to a project leaves them an owner; what is said of them is done.
+    for (said, role) in [
+        (&[][..], "reader"),
+        (&["--org-role", "owner"], "owner"),
+        (&[], "owner"),
+        (&["--org-role", "reader"], "reader"),
+    ] {
+        let added = json(folder.path(), &[&create, &within[..], said].concat());
+        assert_eq!(added["role"], role, "{said:?}");
+        let listed = json(folder.path(), &[&["user", "list"], &within[..]].concat());
+        assert_eq!(listed[0]["role"], role, "{said:?}");
+    }
     assert_eq!(
         json(folder.path(), &["org", "list"])
             .as_array()
