@@ -237,6 +237,57 @@ async fn a_rotated_key_keeps_its_rights_and_the_old_one_its_grace() {
 }
 
 #[tokio::test]
+async fn a_key_is_replaced_once_and_its_replacement_lasts() {
+    let app = TestApp::start().await;
+    let rotate = async |id: &str| {
+        let path = format!("{}/{id}/rotate", keys(&app));
+        app.admin.post(&path, &json!({"grace_seconds": 60})).await
+    };
+    let code = |answer: &crate::support::Answer| {
+        let (status, _, code) = answer.refusal();
+        (status, code)
+    };
+    let (id, old) = key(&app, json!({})).await;
+    let made = rotate(&id).await.ok();
+    assert_eq!(made["expires_at"], Value::Null);
+    // An SDK whose answer was lost asks again, maybe after the grace.
+    for wait in [0, 60] {
+        app.clock.advance(Duration::from_secs(wait));
+        let again = rotate(&id).await;
+        assert_eq!(code(&again), (400, Some("key_replaced".to_owned())));
+        assert!(
+            again.text.contains(made["id"].as_str().unwrap()),
+            "{}",
+            again.text
+        );
+    }
+    assert_eq!(old.get("/v1/files").await.status, 401);
+    let next = rotate(made["id"].as_str().unwrap()).await.ok();
+    app.clock.advance(Duration::from_hours(24 * 365));
+    let client = app.anonymous.with_key(next["value"].as_str().unwrap());
+    client.get("/v1/files").await.ok();
+
+    let (id, _) = key(&app, json!({"expires_in_seconds": 60})).await;
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(
+        code(&rotate(&id).await),
+        (400, Some("key_expired".to_owned()))
+    );
+    app.admin.delete(&format!("{}/{id}", keys(&app))).await.ok();
+    assert_eq!(rotate(&id).await.status, 404);
+}
+
+#[tokio::test]
+async fn of_two_who_replace_a_key_at_once_one_does() {
+    let app = TestApp::start().await;
+    let (id, _) = key(&app, json!({})).await;
+    let (path, body) = (format!("{}/{id}/rotate", keys(&app)), json!({}));
+    let answers = futures::future::join_all((0..8).map(|_| app.admin.post(&path, &body))).await;
+    let made = answers.iter().filter(|answer| answer.status == 200);
+    assert_eq!(made.count(), 1);
+}
+
+#[tokio::test]
 async fn the_last_use_of_a_key_is_shown_and_its_secret_is_not() {
     let app = TestApp::start().await;
     let (id, client) = key(&app, json!({})).await;

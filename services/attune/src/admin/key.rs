@@ -94,14 +94,18 @@ pub(super) async fn act(
             Ok(Answer::list(listed.collect(), "No keys"))
         }
         KeyCommand::Revoke { key, .. } => {
-            let found = find(tx, &org, *key, now).await?;
+            let found = find(tx, &org, *key).await?;
+            ensure!(
+                is_in_use(&found, now),
+                "the key `{key}` is revoked or has expired"
+            );
             api_keys::revoke(tx, found.id, now).await?;
             record(tx, org.id, &found.act(KeyAct::Deleted), now).await?;
             let json = json!({"key_id": key, "revoked": true});
             Ok(Answer::new(json, format!("Revoked `{key}`")))
         }
         KeyCommand::Rotate { key, grace, .. } => {
-            let old = find(tx, &org, *key, now).await?;
+            let old = find(tx, &org, *key).await?;
             let grace = Duration::seconds(i64::from(*grace));
             let made = api_keys::rotate(tx, installation.pepper()?, &old, grace, now).await?;
             record(tx, org.id, &old.act(KeyAct::Rotated), now).await?;
@@ -147,17 +151,11 @@ fn made_answer((key, secret): &(ApiKey, Secret)) -> Answer {
     Answer::new(json, text)
 }
 
-async fn find(
-    tx: &mut OperatorTx,
-    org: &Organization,
-    id: ApiKeyId,
-    now: OffsetDateTime,
-) -> Result<ApiKey> {
+/// The organization's key, be it in use or not.
+async fn find(tx: &mut OperatorTx, org: &Organization, id: ApiKeyId) -> Result<ApiKey> {
     let keys = api_keys::list(tx, org.id).await?;
     let found = keys.into_iter().find(|key| key.id == id);
-    found
-        .filter(|key| is_in_use(key, now))
-        .with_context(|| format!("the organization `{}` has no key `{id}` in use", org.slug))
+    found.with_context(|| format!("the organization `{}` has no key `{id}`", org.slug))
 }
 
 fn is_in_use(key: &ApiKey, now: OffsetDateTime) -> bool {

@@ -58,7 +58,11 @@ fn a_project_made_beside_a_running_installation_is_open_at_once() {
     let rotated = json(folder.path(), &["key", "rotate", id, "--grace", "0"]);
     assert_eq!(up.get("/v1/files", limited_key), 401);
     assert_eq!(up.get("/v1/files", text(&rotated, "api_key")), 200);
+    let again = ["key", "rotate", id, "--grace", "0"];
+    refused(folder.path(), &again, text(&rotated, "key_id"));
     json(folder.path(), &["key", "revoke", text(&rotated, "key_id")]);
+    let revoked = ["key", "rotate", text(&rotated, "key_id")];
+    refused(folder.path(), &revoked, "is revoked: make a new key");
     assert_eq!(up.get("/v1/files", text(&rotated, "api_key")), 401);
 
     json(folder.path(), &["project", "revoke", "legal"]);
