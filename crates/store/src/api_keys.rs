@@ -6,7 +6,7 @@ mod rotation;
 mod secret;
 
 pub use acts::KeyAct;
-pub use authenticate::{Principal, authenticate};
+pub use authenticate::{Principal, authenticate, in_use};
 pub use rotation::{RotationRefused, rotate};
 pub use secret::{KeyKind, Pepper, PepperError, Secret};
 

@@ -9,9 +9,12 @@ mod caller;
 pub mod oidc;
 mod origin;
 mod sign_in;
+mod standing;
 
 pub use caller::Caller;
 pub use origin::Origin;
+pub(crate) use standing::Lapse;
+pub use standing::{Callers, Standing};
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -48,6 +51,8 @@ pub struct Tenant {
     pub role: Role,
     /// What their key is limited to.
     pub scopes: Scopes,
+    /// What lets them in, for as long as it lasts.
+    pub standing: Standing,
 }
 
 /// Somebody who administers an organization: an admin key, or a user who is an owner.
@@ -172,11 +177,13 @@ fn of_key(key: Principal, origin: Origin) -> Result<Tenant, ApiError> {
         org_slug: key.org_slug,
         role: key.role,
         scopes: key.scopes,
+        standing: Standing::Key(key.key_id),
     })
 }
 
 /// The project that the header names, or the one that is meant without it.
 fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+    let until = user.until;
     let chosen = match named(headers, PROJECT_HEADER) {
         Some(name) => {
             let missing = || ApiError::not_found(Thing::Project, name).param("OpenAI-Project");
@@ -195,6 +202,10 @@ fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant
         origin,
         role: chosen.role,
         scopes: Scopes::default(),
+        standing: Standing::User {
+            seat: chosen.seat,
+            until,
+        },
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{OrgId, ProjectId, Role};
 use store::AuthTx;
-use store::sign_in::{self, OpenProject, Subject};
+use store::sign_in::{self, OpenProject, Seat, Subject};
 use store::users::User;
 use time::OffsetDateTime;
 
@@ -19,6 +19,8 @@ pub(super) struct SignedIn {
     pub(super) users: Vec<User>,
     /// Where they may do something, and what.
     pub(super) projects: Vec<Opened>,
+    /// From when on their token is refused.
+    pub(super) until: OffsetDateTime,
 }
 
 /// A project that is open to them.
@@ -26,6 +28,7 @@ pub(super) struct Opened {
     pub(super) project: OpenProject,
     pub(super) role: Role,
     pub(super) caller: Caller,
+    pub(super) seat: Seat,
 }
 
 /// Roles come from two places, and the greater counts: those that were set for a user here, and those that the
@@ -44,7 +47,8 @@ pub(super) async fn sign_in(
     };
     let mut tx = state.store.auth_tx().await?;
     let mut users = sign_in::users(&mut tx, &subject, now).await?;
-    let mut roles = settings.roles(&claims.groups);
+    let by_groups = settings.roles(&claims.groups);
+    let mut roles = by_groups.clone();
     for user in &users {
         for (project_id, role) in sign_in::roles(&mut tx, user.id).await? {
             raise(&mut roles, project_id, role);
@@ -63,11 +67,21 @@ pub(super) async fn sign_in(
                 id: user.id,
                 email: user.email,
             },
+            seat: Seat {
+                user_id: user.id,
+                project_id: project.project_id,
+                by_group: by_groups.contains_key(&project.project_id),
+            },
             project,
         });
     }
     tx.commit().await?;
-    Ok(SignedIn { users, projects })
+    let until = claims.until();
+    Ok(SignedIn {
+        users,
+        projects,
+        until,
+    })
 }
 
 /// Who they are in the organization, made now if that is wished and they are new to it.

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{ProjectId, Role};
 use serde_json::{Value, json};
 
+use crate::job_streams::Stream;
 use crate::support::{Client, Form, Issuer, START, SigningKey, TestApp};
 
 fn settings(issuer: &Issuer, groups: &[(&str, ProjectId, Role)]) -> OidcConfig {
@@ -318,4 +319,37 @@ async fn an_owner_of_the_organization_administers_it_and_no_other() {
     assert_eq!(projects["data"][0]["id"], app.alice_project.to_string());
     let other = format!("/v1/organization/projects/{}", app.bob_project);
     assert_eq!(ada.get(&other).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_role_the_token_or_the_user() {
+    let key = SigningKey::ec("e1");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = app(&issuer).await;
+    let job = app.alice.job(json!({})).await;
+    let job = job["id"].as_str().unwrap();
+    let members = format!("/v1/organization/projects/{}/users", app.alice_project);
+    let added = json!({"email": "ada@example.com", "role": "viewer"});
+    let user = app.admin.post(&members, &added).await.ok();
+    let id = user["id"].as_str().unwrap();
+
+    let alone = with(claims(&issuer), "groups", json!([]));
+    let by_role = holder(&app, &key.sign(&alone));
+    let by_group = holder(&app, &key.sign(&claims(&issuer)));
+    let longer = with(claims(&issuer), "exp", json!(START.unix_timestamp() + 3600));
+    let longer = holder(&app, &key.sign(&longer));
+    let [role, group, token] = [
+        Stream::open(&by_role, job, "").await,
+        Stream::open(&longer, job, "").await,
+        Stream::open(&by_group, job, "").await,
+    ];
+    app.admin.delete(&format!("{members}/{id}")).await.ok();
+    role.is_cut().await;
+    assert_eq!(by_group.get("/v1/files").await.status, 200);
+    app.clock.advance(Duration::from_secs(330));
+    token.is_cut().await;
+    assert_eq!(longer.get("/v1/files").await.status, 200);
+    let path = format!("/v1/organization/users/{id}");
+    app.admin.delete(&path).await.ok();
+    group.is_cut().await;
 }
