@@ -45,17 +45,13 @@ pub struct Seat {
     pub by_group: bool,
 }
 
-/// The users that a subject is: at most one in each organization. An organization that has only its email yet is told
-/// from now on that it is this subject.
+/// The users that a subject is: at most one in each organization.
 pub async fn users(
     tx: &mut AuthTx,
     subject: &Subject,
     now: OffsetDateTime,
 ) -> Result<Vec<User>, StoreError> {
     nul::refuse("sub", &subject.subject)?;
-    if let Some(email) = &subject.verified_email {
-        claim_by_email(tx, subject, email).await?;
-    }
     let rows = sqlx::query_as!(
         UserRow,
         "SELECT u.id, u.org_id, u.email, u.name, u.role, u.created_at, u.last_seen_at
@@ -80,21 +76,29 @@ pub async fn users(
     rows.into_iter().map(UserRow::read).collect()
 }
 
-async fn claim_by_email(tx: &mut AuthTx, subject: &Subject, email: &str) -> Result<(), StoreError> {
+/// Tells every organization that has only the subject's verified email yet that it is this subject, from now on. The
+/// users of whom that is new.
+pub async fn link(tx: &mut AuthTx, subject: &Subject) -> Result<Vec<User>, StoreError> {
+    let Some(email) = &subject.verified_email else {
+        return Ok(Vec::new());
+    };
+    nul::refuse("sub", &subject.subject)?;
     nul::refuse("email", email)?;
     // An organization that knows the subject already does not get it twice.
-    sqlx::query!(
+    let rows = sqlx::query_as!(
+        UserRow,
         "UPDATE users u SET issuer = $1, subject = $2
          WHERE u.email = lower($3) AND u.subject IS NULL AND NOT EXISTS (
              SELECT FROM users other
-             WHERE other.org_id = u.org_id AND other.issuer = $1 AND other.subject = $2)",
+             WHERE other.org_id = u.org_id AND other.issuer = $1 AND other.subject = $2)
+         RETURNING id, org_id, email, name, role, created_at, last_seen_at",
         subject.issuer,
         subject.subject,
         email
     )
-    .execute(tx.connection())
+    .fetch_all(tx.connection())
     .await?;
-    Ok(())
+    rows.into_iter().map(UserRow::read).collect()
 }
 
 /// Makes the subject a user of an organization, as a reader. None if it is one that was removed: who was taken out does

@@ -99,7 +99,7 @@ impl FromRequestParts<AppState> for Tenant {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let access = Access::of_request(parts)?;
         let origin = Origin::of(parts, state.trusts_proxy);
-        let tenant = match Identity::of(&parts.headers, state).await? {
+        let tenant = match Identity::of(&parts.headers, state, &origin).await? {
             Identity::Key(key) => of_key(key, origin)?,
             Identity::User(user) => of_user(user, origin, &parts.headers)?,
         };
@@ -123,7 +123,7 @@ impl FromRequestParts<AppState> for Administrator {
                 parts.uri.path()
             )));
         }
-        match Identity::of(&parts.headers, state).await? {
+        match Identity::of(&parts.headers, state, &origin).await? {
             Identity::Key(key) if key.project_id.is_none() => Ok(Self {
                 org_id: key.org_id,
                 caller: caller(&key),
@@ -142,13 +142,13 @@ enum Identity {
 }
 
 impl Identity {
-    async fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, ApiError> {
+    async fn of(headers: &HeaderMap, state: &AppState, origin: &Origin) -> Result<Self, ApiError> {
         let token = bearer(headers).ok_or_else(ApiError::missing_key)?;
         if let Some(oidc) = &state.oidc
             && oidc::looks_like_token(token)
         {
             let claims = oidc.verify(token, state.clock.now()).await?;
-            return sign_in::sign_in(state, oidc.settings(), &claims)
+            return sign_in::sign_in(state, oidc.settings(), &claims, origin)
                 .await
                 .map(Self::User);
         }

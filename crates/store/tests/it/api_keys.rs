@@ -3,6 +3,7 @@
 use domain::{ApiKeyId, Role, ServiceAccountId};
 use sqlx::{AssertSqlSafe, PgPool};
 use store::api_keys::{self, KeyKind, NewApiKey, Pepper, Principal, Rights, Secret};
+use store::audit::listing::{self, AuditListing};
 use store::bootstrap::{self, Bootstrap, Bootstrapped};
 use store::service_accounts::{self, ServiceAccount};
 use store::{Store, organizations};
@@ -177,6 +178,19 @@ async fn bootstrapping_twice_makes_one_of_everything(pool: PgPool) {
         api_keys::list(&mut tx, made[0].org_id).await.unwrap().len(),
         2
     );
+    let all = AuditListing {
+        limit: 100,
+        ..AuditListing::default()
+    };
+    let written = listing::list(&mut tx, made[0].org_id, &all).await.unwrap();
+    let actions: Vec<_> = written.data.iter().map(|row| &*row.action).collect();
+    let expected = [
+        "admin_api_key.created",
+        "api_key.created",
+        "project.created",
+        "organization.created",
+    ];
+    assert_eq!(actions, expected);
     let mut tx = store.tenant_tx(made[0].project_id).await.unwrap();
     assert_eq!(
         organizations::own(&mut tx).await.unwrap().unwrap().slug,

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use domain::{OrgId, ProjectId, Role};
+use serde_json::json;
 use store::AuthTx;
+use store::audit::{self, Act};
 use store::sign_in::{self, OpenProject, Seat, Subject};
 use store::users::User;
 use time::OffsetDateTime;
 
-use super::Caller;
 use super::oidc::{Claims, OidcConfig};
+use super::{Caller, Origin};
 use crate::AppState;
 use crate::error::ApiError;
 
@@ -37,6 +39,7 @@ pub(super) async fn sign_in(
     state: &AppState,
     settings: &OidcConfig,
     claims: &Claims,
+    origin: &Origin,
 ) -> Result<SignedIn, ApiError> {
     let now = state.clock.now();
     let subject = Subject {
@@ -46,7 +49,9 @@ pub(super) async fn sign_in(
         name: claims.name.clone(),
     };
     let mut tx = state.store.auth_tx().await?;
+    let linked = sign_in::link(&mut tx, &subject).await?;
     let mut users = sign_in::users(&mut tx, &subject, now).await?;
+    let n_known = users.len();
     let by_groups = settings.roles(&claims.groups);
     let mut roles = by_groups.clone();
     for user in &users {
@@ -75,6 +80,9 @@ pub(super) async fn sign_in(
             project,
         });
     }
+    let linked = linked.iter().map(|user| ("user.linked", user));
+    let added = users[n_known..].iter().map(|user| ("user.added", user));
+    record(&mut tx, linked.chain(added), &subject, origin, now).await?;
     tx.commit().await?;
     let until = claims.until();
     Ok(SignedIn {
@@ -82,6 +90,33 @@ pub(super) async fn sign_in(
         projects,
         until,
     })
+}
+
+/// Writes down that they became users of organizations, or that these know their subject now.
+async fn record<'a>(
+    tx: &mut AuthTx,
+    done: impl Iterator<Item = (&'static str, &'a User)>,
+    subject: &Subject,
+    origin: &Origin,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let mut done: Vec<_> = done.collect();
+    // Two who sign in at once take the locks of several chains in the same order.
+    done.sort_by_key(|(_, user)| user.org_id);
+    for (action, user) in done {
+        let caller = Caller::User {
+            id: user.id,
+            email: user.email.clone(),
+        };
+        let details = json!({
+            "role": user.role.as_str(),
+            "issuer": subject.issuer,
+            "subject": subject.subject,
+        });
+        let act = Act::new(action, "organization.user", user.id).details(details);
+        audit::record(tx, &origin.actor(user.org_id, &caller), &act, now).await?;
+    }
+    Ok(())
 }
 
 /// Who they are in the organization, made now if that is wished and they are new to it.

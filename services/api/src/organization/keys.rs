@@ -127,7 +127,8 @@ pub(super) async fn rotate(
     must_be_open(&mut tx, admin, of).await?;
     let old = find(&mut tx, admin, of, id).await?;
     let made = api_keys::rotate(&mut tx, &state.pepper, &old, grace, now).await?;
-    audit::record(&mut tx, &admin.actor(), &old.act(KeyAct::Rotated), now).await?;
+    let act = old.act(KeyAct::Rotated(made.0.id));
+    audit::record(&mut tx, &admin.actor(), &act, now).await?;
     tx.commit().await?;
     Ok(made)
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{ProjectId, Role};
 use serde_json::{Value, json};
+use store::audit;
 
 use crate::job_streams::Stream;
 use crate::support::{Client, Form, Issuer, START, SigningKey, TestApp};
@@ -76,6 +77,37 @@ async fn a_token_of_a_group_opens_its_project_and_makes_a_user() {
     assert_eq!(users["data"][0]["email"], "ada@example.com");
     assert_eq!(users["data"][0]["role"], "reader");
     assert_eq!(issuer.n_fetches(), 1);
+}
+
+#[tokio::test]
+async fn who_becomes_a_user_by_signing_in_is_written_down() {
+    let key = SigningKey::ec("e1");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = app(&issuer).await;
+    let members = format!("/v1/organization/projects/{}/users", app.alice_project);
+    let eve = json!({"email": "eve@example.com", "role": "viewer"});
+    let eve = app.admin.post(&members, &eve).await.ok();
+    let mut eves = with(claims(&issuer), "email", json!("eve@example.com"));
+    eves["sub"] = json!("eve-1");
+    for claims in [eves, claims(&issuer)] {
+        for _ in 0..2 {
+            assert_eq!(status(&app, &key.sign(&claims)).await, 200);
+        }
+    }
+    let log = app.admin.get("/v1/organization/audit_logs").await.ok();
+    let rows = log["data"].as_array().unwrap();
+    let types: Vec<_> = rows.iter().map(|row| row["type"].clone()).collect();
+    assert_eq!(types, ["user.added", "user.linked", "project.user.added"]);
+    let details = json!({"role": "reader", "issuer": issuer.url, "subject": "ada-1"});
+    assert_eq!(rows[0]["details"], details);
+    assert_eq!(rows[0]["actor"]["type"], "user");
+    assert_eq!(rows[0]["actor"]["name"], "ada@example.com");
+    assert_eq!(rows[0]["actor"]["ip_address"], "127.0.0.1");
+    assert_eq!(rows[1]["resource"]["id"], eve["id"]);
+    assert_eq!(rows[1]["details"]["subject"], "eve-1");
+    let store = app.database.store();
+    let verified = audit::verify(&store, app.alice_org, None).await.unwrap();
+    assert_eq!(verified.unwrap().0, 3);
 }
 
 #[tokio::test]

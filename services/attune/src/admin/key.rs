@@ -108,7 +108,7 @@ pub(super) async fn act(
             let old = find(tx, &org, *key).await?;
             let grace = Duration::seconds(i64::from(*grace));
             let made = api_keys::rotate(tx, installation.pepper()?, &old, grace, now).await?;
-            record(tx, org.id, &old.act(KeyAct::Rotated), now).await?;
+            record(tx, org.id, &old.act(KeyAct::Rotated(made.0.id)), now).await?;
             Ok(made_answer(&made))
         }
     }

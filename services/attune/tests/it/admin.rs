@@ -154,6 +154,7 @@ fn what_the_operator_does_is_in_the_organization_s_log() {
     run(&["user", "revoke", text(&user, "user_id")]);
     let key = run(&["key", "create", "--name", "ci", "--project", "legal"]);
     let key = run(&["key", "rotate", text(&key, "key_id")]);
+    let replacement = text(&key, "key_id");
     run(&["key", "revoke", text(&key, "key_id")]);
     let head = json(folder.path(), &["audit", "verify", "--org", "acme"]);
     let head = text(&head[0], "head");
@@ -193,6 +194,7 @@ fn what_the_operator_does_is_in_the_organization_s_log() {
         "organization.archived",
     ];
     assert_eq!(actions, expected);
+    assert!(text(&log[10], "details").contains(replacement));
     for row in &log {
         assert_eq!(
             (text(row, "actor_kind"), text(row, "actor_name")),
@@ -260,6 +262,13 @@ fn limits_and_secrets_are_the_operators() {
     }
     let rotated = json(folder.path(), &["secrets", "rotate"]);
     assert_eq!(rotated["resealed"], 0);
+    let log = lines(folder.path(), &["audit", "export"]);
+    let last = log.last().unwrap();
+    assert_eq!(
+        (text(last, "action"), text(last, "object_id")),
+        ("secrets.rotated", text(&rotated, "key"))
+    );
+    assert_eq!(text(last, "details"), r#"{"complete":true}"#);
     assert!(up.terminate().success());
 }
 
