@@ -61,6 +61,15 @@ impl Rights {
             service_account: None,
         }
     }
+
+    /// Those of a service account, within `scopes`. It has a role of its own: the key's is the least there is.
+    pub fn of_account(id: ServiceAccountId, scopes: Scopes) -> Self {
+        Self {
+            role: Role::Viewer,
+            scopes,
+            service_account: Some(id),
+        }
+    }
 }
 
 /// A key as people see it: without its secret.

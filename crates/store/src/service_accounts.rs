@@ -10,6 +10,9 @@ use crate::audit::Act;
 use crate::page::one_more;
 use crate::{AdminTx, Page, StoreError, nul};
 
+/// What the key is called that an account gets when it is made.
+pub const FIRST_KEY: &str = "Secret Key";
+
 /// A program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::{ProjectId, Role, ServiceAccountId};
+use domain::{ProjectId, ServiceAccountId};
 use serde::Serialize;
 use store::OrgTx;
 use store::api_keys::{self, ApiKey, KeyAct, NewApiKey, Rights, Secret};
 use store::audit;
-use store::service_accounts::{self, AccountAct, ServiceAccount};
+use store::service_accounts::{self, AccountAct, FIRST_KEY, ServiceAccount};
 use utoipa::ToSchema;
 
 use super::{DeletedObject, LIMITS, fields, open_project, project, unix};
@@ -85,7 +85,7 @@ pub struct NewServiceAccount {
     scopes: Option<Vec<String>>,
     /// When its key expires. Without this it does not.
     expires_in_seconds: Option<u64>,
-    /// Make no key yet.
+    /// Make no key yet: `service_account_id` of a new key names the account later.
     create_service_account_only: Option<bool>,
 }
 
@@ -129,14 +129,10 @@ pub async fn create_service_account(
     let new = NewApiKey {
         org_id: admin.org_id,
         project_id: Some(project_id),
-        name: "Secret Key".to_owned(),
+        name: FIRST_KEY.to_owned(),
         expires_at: fields::expiry(&body, now)?,
     };
-    let rights = Rights {
-        role: Role::Viewer,
-        scopes,
-        service_account: Some(account.id),
-    };
+    let rights = Rights::of_account(account.id, scopes);
     let mut tx = state.store.org_tx(admin.org_id).await?;
     open_project(&mut tx, admin.org_id, project_id).await?;
     service_accounts::create(&mut tx, &account).await?;

@@ -218,6 +218,61 @@ fn what_the_operator_does_is_in_the_organization_s_log() {
 }
 
 #[test]
+fn a_service_account_gets_keys_until_it_is_revoked() {
+    let folder = folder();
+    let up = Up::start(folder.path());
+    let run = |arguments: &[&str]| {
+        json(
+            folder.path(),
+            &[arguments, &["--project", "default"]].concat(),
+        )
+    };
+    let create = ["service-account", "create", "--name", "ci"];
+    let viewer = run(&[&create[..], &["--role", "viewer", "--scopes", "files"]].concat());
+    assert_eq!(up.get("/v1/files", text(&viewer, "api_key")), 200);
+    assert_eq!(
+        up.get("/v1/fine_tuning/jobs", text(&viewer, "api_key")),
+        403
+    );
+
+    let made = run(&[&create[..], &["--no-key"]].concat());
+    assert_eq!(
+        (&made["role"], &made["key_id"], &made["api_key"]),
+        (&"member".into(), &Value::Null, &Value::Null)
+    );
+    let id = text(&made, "service_account_id");
+    let create_key = ["key", "create", "--name", "k", "--service-account"];
+    let key = run(&[&create_key[..], &[id]].concat());
+    assert_eq!(key["service_account_id"], id);
+    assert_eq!(up.get("/v1/files", text(&key, "api_key")), 200);
+    let listed = run(&["service-account", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["service_account_id"], id);
+
+    let revoked = run(&["service-account", "revoke", id]);
+    assert_eq!(revoked["revoked"], true);
+    assert_eq!(up.get("/v1/files", text(&key, "api_key")), 401);
+    for arguments in [
+        &[&create_key[..], &[id]].concat(),
+        &vec!["service-account", "revoke", id],
+    ] {
+        let arguments = [arguments, &["--project", "default"][..]].concat();
+        refused(folder.path(), &arguments, "has no service account");
+    }
+    let log = lines(folder.path(), &["audit", "export"]);
+    let actions: Vec<&str> = log.iter().map(|row| text(row, "action")).collect();
+    let expected = [
+        "service_account.created",
+        "api_key.created",
+        "service_account.created",
+        "api_key.created",
+        "service_account.deleted",
+    ];
+    assert!(actions.ends_with(&expected), "{actions:?}");
+    assert!(up.terminate().success());
+}
+
+#[test]
 fn limits_and_secrets_are_the_operators() {
     let folder = folder();
     let up = Up::start(folder.path());
