@@ -82,7 +82,7 @@ impl Tenant {
 
     /// Refuses viewers and read-only keys: for a request that costs computation though its method only reads.
     pub fn may_compute(&self) -> Result<(), ApiError> {
-        access::may_write(self.role, &self.scopes)
+        access::must_be(Role::Member, self.role, &self.scopes)
     }
 }
 

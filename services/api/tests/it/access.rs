@@ -88,6 +88,20 @@ async fn a_viewer_reads_and_a_member_deletes() {
     member.delete(&path).await.ok();
 }
 
+#[tokio::test]
+async fn an_owner_deletes_a_model_and_a_member_does_not() {
+    let app = TestApp::start().await;
+    app.alice.job(json!({})).await;
+    let model = app.finish_next_job().await.model_name;
+    let path = format!("/v1/models/{model}");
+    let (_, member) = key(&app, json!({"role": "member"})).await;
+    refused(&member.delete(&path).await, "insufficient_role");
+    member.get(&path).await.ok();
+    let (_, owner) = key(&app, json!({"role": "owner"})).await;
+    owner.delete(&path).await.ok();
+    assert_eq!(member.get(&path).await.status, 404);
+}
+
 /// Whether a path is one of these or below one of them.
 fn is_below(path: &str, beginnings: &[&str]) -> bool {
     let of = |beginning: &&str| {
@@ -110,12 +124,13 @@ async fn no_route_lets_a_limited_key_beyond_its_limits() {
     ];
     let app = TestApp::start().await;
     let holder = async |rights: Value| key(&app, rights).await.1;
-    let [viewer, reader, files, jobs, inference] = [
+    let [viewer, member, reader, files, jobs, inference] = [
         holder(json!({"role": "viewer"})).await,
-        holder(json!({"scopes": ["read_only"]})).await,
-        holder(json!({"scopes": ["files"]})).await,
-        holder(json!({"scopes": ["jobs"]})).await,
-        holder(json!({"scopes": ["inference"]})).await,
+        holder(json!({"role": "member"})).await,
+        holder(json!({"role": "owner", "scopes": ["read_only"]})).await,
+        holder(json!({"role": "owner", "scopes": ["files"]})).await,
+        holder(json!({"role": "owner", "scopes": ["jobs"]})).await,
+        holder(json!({"role": "owner", "scopes": ["inference"]})).await,
     ];
     let mut n_opened = 0;
     for route in ROUTES {
@@ -125,9 +140,11 @@ async fn no_route_lets_a_limited_key_beyond_its_limits() {
         }
         let is_project_s = is_below(&path, &[FILES, INFERENCE, JOBS].concat());
         let is_download = path.ends_with("/download");
+        let deletes_model = !reads && is_below(&path, &["/v1/models"]);
         let looks_at_models = reads && !is_download && is_below(&path, &["/v1/models"]);
         for (client, name, opens) in [
             (&viewer, "viewer", is_project_s && reads),
+            (&member, "member", is_project_s && !deletes_model),
             (&reader, "reader", is_project_s && reads),
             (&files, "files", is_below(&path, FILES)),
             (&jobs, "jobs", is_below(&path, JOBS)),
