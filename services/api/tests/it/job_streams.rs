@@ -66,7 +66,7 @@ impl Stream {
     }
 
     /// Reads on until it is cut.
-    pub(crate) async fn is_cut(mut self) {
+    pub(crate) async fn ends_cut(mut self) {
         assert!(!self.rest().await.contains(&"[DONE]".to_owned()));
     }
 
@@ -255,12 +255,12 @@ async fn who_is_let_in_no_longer_hears_no_more() {
         app.admin.delete(&path).await.ok();
     };
     revoke(&keys, &revoked).await;
-    first.is_cut().await;
-    second.is_cut().await;
+    first.ends_cut().await;
+    second.ends_cut().await;
     app.clock.advance(Duration::from_mins(1));
-    expires.is_cut().await;
+    expires.ends_cut().await;
     revoke(&accounts, &account).await;
-    deleted.is_cut().await;
+    deleted.ends_cut().await;
 
     say(&app, &lease, "one").await;
     cancel(&app, &job).await;

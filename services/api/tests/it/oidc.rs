@@ -376,12 +376,12 @@ async fn a_stream_ends_with_the_role_the_token_or_the_user() {
         Stream::open(&by_group, job, "").await,
     ];
     app.admin.delete(&format!("{members}/{id}")).await.ok();
-    role.is_cut().await;
+    role.ends_cut().await;
     assert_eq!(by_group.get("/v1/files").await.status, 200);
     app.clock.advance(Duration::from_secs(330));
-    token.is_cut().await;
+    token.ends_cut().await;
     assert_eq!(longer.get("/v1/files").await.status, 200);
     let path = format!("/v1/organization/users/{id}");
     app.admin.delete(&path).await.ok();
-    group.is_cut().await;
+    group.ends_cut().await;
 }
