@@ -50,7 +50,7 @@ NOT_SERVED = {
     f"{PROJECTS}.hosted_tool_permissions": "there are no hosted tools",
     f"{PROJECTS}.model_permissions": "a base model is everybody's, a tuned one its project's",
     f"{PROJECTS}.roles": "roles are fixed",
-    f"{PROJECTS}.service_accounts.api_keys": "an account has the key that it was made with",
+    f"{PROJECTS}.service_accounts.api_keys": "a further key of an account is a key of the project with `service_account_id`",
     f"{PROJECTS}.service_accounts.update": "an account is replaced by another",
     f"{PROJECTS}.service_tier_settings": "there is one tier",
     f"{PROJECTS}.spend_alerts": BILLING,

@@ -58,9 +58,9 @@ macro_rules! words {
 pub enum Role {
     /// Reads.
     Viewer,
-    /// Also uploads, trains, chats and deletes.
+    /// Also uploads, trains, chats, and deletes files.
     Member,
-    /// A member who answers for the project.
+    /// A member who answers for the project, and may delete its models.
     Owner,
 }
 words!(

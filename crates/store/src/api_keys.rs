@@ -2,15 +2,17 @@
 
 mod acts;
 mod authenticate;
+mod rotation;
 mod secret;
 
 pub use acts::KeyAct;
-pub use authenticate::{Principal, authenticate};
+pub use authenticate::{Principal, authenticate, in_use};
+pub use rotation::{RotationRefused, rotate};
 pub use secret::{KeyKind, Pepper, PepperError, Secret};
 
 use domain::{ApiKeyId, OrgId, ProjectId, Role, Scopes, ServiceAccountId};
 use sqlx::types::Uuid;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::page::one_more;
 use crate::tx::Connection;
@@ -57,6 +59,15 @@ impl Rights {
             role: Role::Owner,
             scopes: Scopes::default(),
             service_account: None,
+        }
+    }
+
+    /// Those of a service account, within `scopes`. It has a role of its own: the key's is the least there is.
+    pub fn of_account(id: ServiceAccountId, scopes: Scopes) -> Self {
+        Self {
+            role: Role::Viewer,
+            scopes,
+            service_account: Some(id),
         }
     }
 }
@@ -298,32 +309,6 @@ pub(crate) async fn revoke_of(
     .execute(tx.connection())
     .await?;
     Ok(())
-}
-
-/// A new key with the rights of `old`, which is refused once `grace` is over: until then both are good, so that nothing
-/// has to change its key at the very moment. A key that expires by itself is replaced by one that does so, too.
-pub async fn rotate(
-    tx: &mut impl AdminTx,
-    pepper: &Pepper,
-    old: &ApiKey,
-    grace: Duration,
-    now: OffsetDateTime,
-) -> Result<(ApiKey, Secret), StoreError> {
-    let new = NewApiKey {
-        org_id: old.org_id,
-        project_id: old.project_id,
-        name: old.name.clone(),
-        expires_at: old.expires_at,
-    };
-    let made = store_new(tx, pepper, &new, &old.rights, Some(old.id), now).await?;
-    sqlx::query!(
-        "UPDATE api_keys SET expires_at = LEAST(expires_at, $2) WHERE id = $1",
-        old.id.0,
-        now + grace,
-    )
-    .execute(tx.connection())
-    .await?;
-    Ok(made)
 }
 
 struct ApiKeyRow {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::tx::Connection;
-use crate::{OperatorTx, OrgTx, StoreError, TenantTx, nul};
+use crate::{AuthTx, OperatorTx, OrgTx, StoreError, TenantTx, nul};
 
 pub use verify::verify;
 
@@ -87,11 +87,13 @@ impl Act {
     }
 }
 
-/// A transaction that may write the log: a project's, an administrator's, the operator's.
+/// A transaction that may write the log: a project's, an administrator's, the operator's; and of signing in, that somebody
+/// became a user or is known by their subject.
 pub trait AuditTx: Connection {}
 
 impl AuditTx for TenantTx {}
 impl AuditTx for OrgTx {}
+impl AuditTx for AuthTx {}
 impl AuditTx for OperatorTx {}
 
 /// Adds a row at the end of the organization's chain. It counts when the transaction is committed, with what it is about.

@@ -3,7 +3,8 @@
 use domain::{OrgId, ProjectId};
 use time::OffsetDateTime;
 
-use crate::api_keys::{self, NewApiKey, Pepper, Secret};
+use crate::api_keys::{self, KeyAct, NewApiKey, Pepper, Secret};
+use crate::audit::{self, Act, Actor};
 use crate::organizations::{self, Organization};
 use crate::projects::{self, Project};
 use crate::tx::Connection;
@@ -30,7 +31,7 @@ pub struct Bootstrapped {
     pub project_id: ProjectId,
 }
 
-/// Makes what is missing; changes nothing the second time.
+/// Makes what is missing, and writes down what that was; changes nothing the second time.
 pub async fn run(
     tx: &mut OperatorTx,
     pepper: &Pepper,
@@ -41,8 +42,9 @@ pub async fn run(
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('attune bootstrap'))")
         .execute(tx.connection())
         .await?;
-    let org_id = organization(tx, now).await?;
-    let project_id = project(tx, org_id, now).await?;
+    let mut made = Vec::new();
+    let org_id = organization(tx, &mut made, now).await?;
+    let project_id = project(tx, org_id, &mut made, now).await?;
     for (secret, name, project_id) in [
         (secrets.api_key, "default", Some(project_id)),
         (secrets.admin_key, "default admin", None),
@@ -53,12 +55,33 @@ pub async fn run(
             name: name.to_owned(),
             expires_at: None,
         };
-        api_keys::insert(tx, pepper, &key, secret, now).await?;
+        let key = api_keys::insert(tx, pepper, &key, secret, now).await?;
+        made.extend(key.map(|key| key.act(KeyAct::Created)));
+    }
+    for act in &made {
+        audit::record(tx, &actor(org_id), act, now).await?;
     }
     Ok(Bootstrapped { org_id, project_id })
 }
 
-async fn organization(tx: &mut OperatorTx, now: OffsetDateTime) -> Result<OrgId, StoreError> {
+/// Nobody is at a terminal: the installation does it when it starts.
+fn actor(org_id: OrgId) -> Actor {
+    Actor {
+        org_id,
+        kind: "operator".to_owned(),
+        id: "start".to_owned(),
+        name: "start".to_owned(),
+        key_id: None,
+        address: None,
+        request_id: None,
+    }
+}
+
+async fn organization(
+    tx: &mut OperatorTx,
+    made: &mut Vec<Act>,
+    now: OffsetDateTime,
+) -> Result<OrgId, StoreError> {
     if let Some(organization) = organizations::find_by_slug(tx, SLUG).await? {
         return Ok(organization.id);
     }
@@ -69,12 +92,18 @@ async fn organization(tx: &mut OperatorTx, now: OffsetDateTime) -> Result<OrgId,
         created_at: now,
     };
     organizations::create(tx, &organization).await?;
+    made.push(Act::new(
+        "organization.created",
+        "organization",
+        organization.id,
+    ));
     Ok(organization.id)
 }
 
 async fn project(
     tx: &mut OperatorTx,
     org_id: OrgId,
+    made: &mut Vec<Act>,
     now: OffsetDateTime,
 ) -> Result<ProjectId, StoreError> {
     if let Some(project) = projects::find_by_slug(tx, org_id, SLUG).await? {
@@ -88,5 +117,7 @@ async fn project(
         created_at: now,
     };
     projects::create(tx, &project).await?;
+    let act = Act::new("project.created", "organization.project", project.id);
+    made.push(act.project(project.id));
     Ok(project.id)
 }

@@ -2,6 +2,7 @@
 
 use domain::job::TransitionError;
 
+use crate::api_keys::RotationRefused;
 use crate::quotas::QuotaExceeded;
 use crate::sealed::{Place, SealedError};
 
@@ -44,6 +45,9 @@ pub enum StoreError {
     /// The project would use more than it may.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
+    /// The API key is not one to replace.
+    #[error(transparent)]
+    Rotation(#[from] RotationRefused),
     /// The job's status does not allow the move.
     #[error(transparent)]
     Transition(#[from] TransitionError),

@@ -1,12 +1,17 @@
 //! Service accounts: programs with a role in one project. Each acts through its API keys.
 
-use domain::{OrgId, ProjectId, Role, ServiceAccountId};
+use domain::{ApiKeyId, OrgId, ProjectId, Role, ServiceAccountId};
+use serde_json::json;
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use crate::api_keys::{self, read_word};
+use crate::audit::Act;
 use crate::page::one_more;
 use crate::{AdminTx, Page, StoreError, nul};
+
+/// What the key is called that an account gets when it is made.
+pub const FIRST_KEY: &str = "Secret Key";
 
 /// A program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,35 @@ pub struct ServiceAccount {
     pub role: Role,
     /// When it was made.
     pub created_at: OffsetDateTime,
+}
+
+/// What was done to a service account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountAct {
+    /// It was made, with this key if it got one.
+    Created(Option<ApiKeyId>),
+    /// It was deleted.
+    Deleted,
+}
+
+impl ServiceAccount {
+    /// That `act` was done to it, as the audit log says it.
+    pub fn act(&self, act: AccountAct) -> Act {
+        let (action, details) = match act {
+            AccountAct::Created(key) => {
+                let details = json!({
+                    "name": self.name,
+                    "role": self.role.as_str(),
+                    "api_key_id": key.map(|id| id.to_string()),
+                });
+                ("service_account.created", details)
+            }
+            AccountAct::Deleted => ("service_account.deleted", json!({})),
+        };
+        Act::new(action, "organization.project.service_account", self.id)
+            .project(self.project_id)
+            .details(details)
+    }
 }
 
 /// Stores a new service account. It can do nothing until it has a key.

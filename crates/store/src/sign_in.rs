@@ -1,6 +1,6 @@
 //! From a verified token's subject to users and what they may do. The token itself is checked by the API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use domain::{OrgId, ProjectId, Role, UserId};
 use time::OffsetDateTime;
@@ -34,17 +34,24 @@ pub struct OpenProject {
     pub org_slug: String,
 }
 
-/// The users that a subject is: at most one in each organization. An organization that has only its email yet is told
-/// from now on that it is this subject.
+/// A user in a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Seat {
+    /// The user.
+    pub user_id: UserId,
+    /// The project.
+    pub project_id: ProjectId,
+    /// Whether a group of their token gives them a role there. Else only one that was set here does.
+    pub by_group: bool,
+}
+
+/// The users that a subject is: at most one in each organization.
 pub async fn users(
     tx: &mut AuthTx,
     subject: &Subject,
     now: OffsetDateTime,
 ) -> Result<Vec<User>, StoreError> {
     nul::refuse("sub", &subject.subject)?;
-    if let Some(email) = &subject.verified_email {
-        claim_by_email(tx, subject, email).await?;
-    }
     let rows = sqlx::query_as!(
         UserRow,
         "SELECT u.id, u.org_id, u.email, u.name, u.role, u.created_at, u.last_seen_at
@@ -69,21 +76,29 @@ pub async fn users(
     rows.into_iter().map(UserRow::read).collect()
 }
 
-async fn claim_by_email(tx: &mut AuthTx, subject: &Subject, email: &str) -> Result<(), StoreError> {
+/// Tells every organization that has only the subject's verified email yet that it is this subject, from now on. The
+/// users of whom that is new.
+pub async fn link(tx: &mut AuthTx, subject: &Subject) -> Result<Vec<User>, StoreError> {
+    let Some(email) = &subject.verified_email else {
+        return Ok(Vec::new());
+    };
+    nul::refuse("sub", &subject.subject)?;
     nul::refuse("email", email)?;
     // An organization that knows the subject already does not get it twice.
-    sqlx::query!(
+    let rows = sqlx::query_as!(
+        UserRow,
         "UPDATE users u SET issuer = $1, subject = $2
          WHERE u.email = lower($3) AND u.subject IS NULL AND NOT EXISTS (
              SELECT FROM users other
-             WHERE other.org_id = u.org_id AND other.issuer = $1 AND other.subject = $2)",
+             WHERE other.org_id = u.org_id AND other.issuer = $1 AND other.subject = $2)
+         RETURNING id, org_id, email, name, role, created_at, last_seen_at",
         subject.issuer,
         subject.subject,
         email
     )
-    .execute(tx.connection())
+    .fetch_all(tx.connection())
     .await?;
-    Ok(())
+    rows.into_iter().map(UserRow::read).collect()
 }
 
 /// Makes the subject a user of an organization, as a reader. None if it is one that was removed: who was taken out does
@@ -163,4 +178,32 @@ pub async fn open_projects(
             org_slug: row.slug,
         })
         .collect())
+}
+
+/// Those of `seats` that are taken still: by somebody who has a role there, in a project that is in use.
+pub async fn held(tx: &mut AuthTx, seats: &[Seat]) -> Result<HashSet<Seat>, StoreError> {
+    let users: Vec<_> = seats.iter().map(|seat| seat.user_id.0).collect();
+    let projects: Vec<_> = seats.iter().map(|seat| seat.project_id.0).collect();
+    let by_group: Vec<_> = seats.iter().map(|seat| seat.by_group).collect();
+    let rows = sqlx::query!(
+        r#"SELECT w.user_id AS "user_id!", w.project_id AS "project_id!", w.by_group AS "by_group!"
+           FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]) AS w (user_id, project_id, by_group)
+           JOIN users u ON u.id = w.user_id
+           JOIN projects p ON p.id = w.project_id
+           JOIN organizations o ON o.id = p.org_id
+           WHERE u.deleted_at IS NULL AND p.archived_at IS NULL AND o.archived_at IS NULL
+             AND (w.by_group OR EXISTS (SELECT FROM project_members m
+                                        WHERE m.project_id = w.project_id AND m.user_id = w.user_id))"#,
+        &users,
+        &projects,
+        &by_group,
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    let held = rows.into_iter().map(|row| Seat {
+        user_id: UserId(row.user_id),
+        project_id: ProjectId(row.project_id),
+        by_group: row.by_group,
+    });
+    Ok(held.collect())
 }

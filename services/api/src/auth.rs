@@ -9,9 +9,12 @@ mod caller;
 pub mod oidc;
 mod origin;
 mod sign_in;
+mod standing;
 
 pub use caller::Caller;
 pub use origin::Origin;
+pub(crate) use standing::Lapse;
+pub use standing::{Callers, Standing};
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -48,6 +51,8 @@ pub struct Tenant {
     pub role: Role,
     /// What their key is limited to.
     pub scopes: Scopes,
+    /// What lets them in, for as long as it lasts.
+    pub standing: Standing,
 }
 
 /// Somebody who administers an organization: an admin key, or a user who is an owner.
@@ -77,7 +82,7 @@ impl Tenant {
 
     /// Refuses viewers and read-only keys: for a request that costs computation though its method only reads.
     pub fn may_compute(&self) -> Result<(), ApiError> {
-        access::may_write(self.role, &self.scopes)
+        access::must_be(Role::Member, self.role, &self.scopes)
     }
 }
 
@@ -94,7 +99,7 @@ impl FromRequestParts<AppState> for Tenant {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let access = Access::of_request(parts)?;
         let origin = Origin::of(parts, state.trusts_proxy);
-        let tenant = match Identity::of(&parts.headers, state).await? {
+        let tenant = match Identity::of(&parts.headers, state, &origin).await? {
             Identity::Key(key) => of_key(key, origin)?,
             Identity::User(user) => of_user(user, origin, &parts.headers)?,
         };
@@ -118,7 +123,7 @@ impl FromRequestParts<AppState> for Administrator {
                 parts.uri.path()
             )));
         }
-        match Identity::of(&parts.headers, state).await? {
+        match Identity::of(&parts.headers, state, &origin).await? {
             Identity::Key(key) if key.project_id.is_none() => Ok(Self {
                 org_id: key.org_id,
                 caller: caller(&key),
@@ -137,13 +142,13 @@ enum Identity {
 }
 
 impl Identity {
-    async fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, ApiError> {
+    async fn of(headers: &HeaderMap, state: &AppState, origin: &Origin) -> Result<Self, ApiError> {
         let token = bearer(headers).ok_or_else(ApiError::missing_key)?;
         if let Some(oidc) = &state.oidc
             && oidc::looks_like_token(token)
         {
             let claims = oidc.verify(token, state.clock.now()).await?;
-            return sign_in::sign_in(state, oidc.settings(), &claims)
+            return sign_in::sign_in(state, oidc.settings(), &claims, origin)
                 .await
                 .map(Self::User);
         }
@@ -172,11 +177,13 @@ fn of_key(key: Principal, origin: Origin) -> Result<Tenant, ApiError> {
         org_slug: key.org_slug,
         role: key.role,
         scopes: key.scopes,
+        standing: Standing::Key(key.key_id),
     })
 }
 
 /// The project that the header names, or the one that is meant without it.
 fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+    let until = user.until;
     let chosen = match named(headers, PROJECT_HEADER) {
         Some(name) => {
             let missing = || ApiError::not_found(Thing::Project, name).param("OpenAI-Project");
@@ -195,6 +202,10 @@ fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant
         origin,
         role: chosen.role,
         scopes: Scopes::default(),
+        standing: Standing::User {
+            seat: chosen.seat,
+            until,
+        },
     })
 }
 

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Callers;
 use crate::auth::oidc::Oidc;
 use crate::batches::{Pace, Runner};
 use crate::chat::InferenceClient;
@@ -88,6 +89,7 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
     let buckets = Buckets::new(&config.s3, config.keyring.clone());
     Ok(AppState {
         feed: Feed::new(store.clone()),
+        callers: Callers::new(store.clone(), Clock::system()),
         texts: TextModels::new(buckets.shared().clone()),
         store,
         buckets,

@@ -7,6 +7,7 @@ use store::Store;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
+use crate::auth::Callers;
 use crate::auth::oidc::Oidc;
 use crate::chat::InferenceClient;
 use crate::feed::Feed;
@@ -39,6 +40,8 @@ pub struct AppState {
     pub texts: TextModels,
     /// Which jobs have news, for streams of events.
     pub feed: Feed,
+    /// Who listens to them, and may do so still.
+    pub callers: Callers,
     /// The way to webhooks' receivers.
     pub webhooks: webhooks::Sender,
     /// What an operator may bound.

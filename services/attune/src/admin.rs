@@ -1,4 +1,4 @@
-//! `attune admin`: organizations, projects, users and keys of an installation, for whoever runs it.
+//! `attune admin`: organizations, projects, users, service accounts and keys of an installation, for whoever runs it.
 //!
 //! Works on the installation that `--data-dir` names, beside a running `attune up` or by itself, or on the database
 //! that `DATABASE_URL` names with a login that may do all this. Answers go to standard output, with `--json` exactly
@@ -13,6 +13,7 @@ mod org;
 mod project;
 mod secret_file;
 mod secrets;
+mod service_account;
 mod user;
 mod wandb;
 
@@ -41,6 +42,9 @@ pub enum AdminCommand {
     /// The people of an organization
     #[command(subcommand)]
     User(user::UserCommand),
+    /// The programs that work in a project
+    #[command(subcommand)]
+    ServiceAccount(service_account::ServiceAccountCommand),
     /// The keys that open a project or administer an organization
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -109,6 +113,7 @@ pub async fn run(command: AdminCommand) -> Result<()> {
         AdminCommand::Org(command) => command.common(),
         AdminCommand::Project(command) => command.common(),
         AdminCommand::User(command) => command.common(),
+        AdminCommand::ServiceAccount(command) => command.common(),
         AdminCommand::Key(command) => command.common(),
         AdminCommand::Audit(command) => command.common(),
         AdminCommand::Secrets(command) => command.common(),
@@ -155,6 +160,10 @@ async fn act(command: &AdminCommand, installation: &Installation) -> Result<Answ
         AdminCommand::Project(command) => project::act(command, tx, installation, now).await?,
         AdminCommand::User(command) => {
             let answer = user::act(command, &mut tx, now).await?;
+            (tx, answer)
+        }
+        AdminCommand::ServiceAccount(command) => {
+            let answer = service_account::act(command, &mut tx, installation, now).await?;
             (tx, answer)
         }
         AdminCommand::Key(command) => {

@@ -1,5 +1,8 @@
 //! What the audit log says of keys, whether a route did it or the command line.
 
+use domain::ApiKeyId;
+use serde_json::{Value, json};
+
 use super::ApiKey;
 use crate::audit::Act;
 
@@ -8,8 +11,8 @@ use crate::audit::Act;
 pub enum KeyAct {
     /// It was made.
     Created,
-    /// Another one took its place.
-    Rotated,
+    /// Another one took its place: this one.
+    Rotated(ApiKeyId),
     /// It was revoked.
     Deleted,
 }
@@ -17,19 +20,45 @@ pub enum KeyAct {
 impl ApiKey {
     /// That `act` was done to this key.
     pub fn act(&self, act: KeyAct) -> Act {
-        let Some(project_id) = self.project_id else {
-            let action = match act {
-                KeyAct::Created => "admin_api_key.created",
-                KeyAct::Rotated => "admin_api_key.rotated",
-                KeyAct::Deleted => "admin_api_key.deleted",
-            };
-            return Act::new(action, "organization.admin_api_key", self.id);
+        let (actions, object_kind) = if self.project_id.is_some() {
+            let actions = ["api_key.created", "api_key.rotated", "api_key.deleted"];
+            (actions, "organization.project.api_key")
+        } else {
+            let actions = [
+                "admin_api_key.created",
+                "admin_api_key.rotated",
+                "admin_api_key.deleted",
+            ];
+            (actions, "organization.admin_api_key")
         };
-        let action = match act {
-            KeyAct::Created => "api_key.created",
-            KeyAct::Rotated => "api_key.rotated",
-            KeyAct::Deleted => "api_key.deleted",
+        let [created, rotated, deleted] = actions;
+        let (action, details) = match act {
+            KeyAct::Created => (created, self.details()),
+            KeyAct::Rotated(by) => (rotated, json!({"replaced_by": by.to_string()})),
+            KeyAct::Deleted => (deleted, json!({})),
         };
-        Act::new(action, "organization.project.api_key", self.id).project(project_id)
+        let act = Act::new(action, object_kind, self.id).details(details);
+        match self.project_id {
+            Some(id) => act.project(id),
+            None => act,
+        }
+    }
+
+    /// What it may do, and for how long.
+    fn details(&self) -> Value {
+        let mut details = json!({
+            "name": self.name,
+            "expires_at": self.expires_at.map(time::OffsetDateTime::unix_timestamp),
+        });
+        if self.project_id.is_none() {
+            return details;
+        }
+        details["scopes"] = self.rights.scopes.words().into();
+        // A service account's keys have its role.
+        match self.rights.service_account {
+            Some(id) => details["service_account_id"] = id.to_string().into(),
+            None => details["role"] = self.rights.role.as_str().into(),
+        }
+        details
     }
 }

@@ -1,6 +1,8 @@
 //! From a secret to whom it speaks for, asked of the database on every request: a key that is revoked now is refused
 //! with the next one.
 
+use std::collections::HashSet;
+
 use domain::{ApiKeyId, OrgId, ProjectId, Role, Scopes, ServiceAccountId};
 use time::OffsetDateTime;
 
@@ -75,4 +77,26 @@ pub async fn authenticate(
         scopes: read_scopes(&row.scopes)?,
         service_account: row.service_account_id.map(ServiceAccountId),
     }))
+}
+
+/// Those of `ids` that [`authenticate`] would let in, by the same conditions.
+pub async fn in_use(
+    tx: &mut AuthTx,
+    ids: &[ApiKeyId],
+    now: OffsetDateTime,
+) -> Result<HashSet<ApiKeyId>, StoreError> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_scalar!(
+        "SELECT k.id
+         FROM api_keys k JOIN organizations o ON o.id = k.org_id
+         LEFT JOIN projects p ON p.id = k.project_id
+         LEFT JOIN service_accounts s ON s.id = k.service_account_id
+         WHERE k.id = ANY($1) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)
+           AND o.archived_at IS NULL AND p.archived_at IS NULL AND s.deleted_at IS NULL",
+        &ids,
+        now,
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(rows.into_iter().map(ApiKeyId).collect())
 }

@@ -1,9 +1,11 @@
 //! API keys and the first ones of an installation.
 
-use domain::ApiKeyId;
-use sqlx::PgPool;
-use store::api_keys::{self, KeyKind, NewApiKey, Pepper, Principal, Secret};
+use domain::{ApiKeyId, Role, ServiceAccountId};
+use sqlx::{AssertSqlSafe, PgPool};
+use store::api_keys::{self, KeyKind, NewApiKey, Pepper, Principal, Rights, Secret};
+use store::audit::listing::{self, AuditListing};
 use store::bootstrap::{self, Bootstrap, Bootstrapped};
+use store::service_accounts::{self, ServiceAccount};
 use store::{Store, organizations};
 use time::{Duration, OffsetDateTime};
 
@@ -81,6 +83,60 @@ async fn an_unknown_expired_or_revoked_secret_opens_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_key_is_in_use_for_as_long_as_its_secret_opens_something(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let account = ServiceAccount {
+        id: ServiceAccountId::new(),
+        project_id: acme.project_id,
+        org_id: acme.org_id,
+        name: "ci".to_owned(),
+        role: Role::Member,
+        created_at: now(),
+    };
+    let key = NewApiKey {
+        org_id: acme.org_id,
+        project_id: Some(acme.project_id),
+        name: "ci".to_owned(),
+        expires_at: None,
+    };
+    let rights = Rights {
+        service_account: Some(account.id),
+        ..Rights::all()
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    service_accounts::create(&mut tx, &account).await.unwrap();
+    let (key, secret) = api_keys::create_with(&mut tx, &pepper(), &key, &rights, now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let (other, _) = made(&store, umbrella, None).await;
+    let asked = [key.id, other];
+    let found = async || {
+        let mut tx = store.auth_tx().await.unwrap();
+        let in_use = api_keys::in_use(&mut tx, &asked, now()).await.unwrap();
+        let opens = principal(&store, secret.expose(), now()).await.is_some();
+        assert_eq!(in_use.contains(&key.id), opens);
+        assert!(in_use.contains(&other));
+        opens
+    };
+    assert!(found().await);
+    for (table, column, id) in [
+        ("api_keys", "revoked_at", key.id.0),
+        ("api_keys", "expires_at", key.id.0),
+        ("service_accounts", "deleted_at", account.id.0),
+        ("projects", "archived_at", acme.project_id.0),
+        ("organizations", "archived_at", acme.org_id.0),
+    ] {
+        for (end, opens) in [(Some(now()), false), (None, true)] {
+            let sql = format!("UPDATE {table} SET {column} = $1 WHERE id = $2");
+            let ended = sqlx::query(AssertSqlSafe(sql)).bind(end).bind(id);
+            ended.execute(&pool).await.unwrap();
+            assert_eq!(found().await, opens, "{table}.{column}");
+        }
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn the_last_use_is_noted_to_the_minute(pool: PgPool) {
     let (store, [acme, _]) = two_tenants(&pool).await;
     let (_, secret) = made(&store, acme, None).await;
@@ -122,6 +178,19 @@ async fn bootstrapping_twice_makes_one_of_everything(pool: PgPool) {
         api_keys::list(&mut tx, made[0].org_id).await.unwrap().len(),
         2
     );
+    let all = AuditListing {
+        limit: 100,
+        ..AuditListing::default()
+    };
+    let written = listing::list(&mut tx, made[0].org_id, &all).await.unwrap();
+    let actions: Vec<_> = written.data.iter().map(|row| &*row.action).collect();
+    let expected = [
+        "admin_api_key.created",
+        "api_key.created",
+        "project.created",
+        "organization.created",
+    ];
+    assert_eq!(actions, expected);
     let mut tx = store.tenant_tx(made[0].project_id).await.unwrap();
     assert_eq!(
         organizations::own(&mut tx).await.unwrap().unwrap().slug,

@@ -357,6 +357,42 @@ async fn nobody_writes_into_anothers_chain(pool: PgPool) {
     assert_eq!(page.data[0].project_id, Some(acme.project_id));
 }
 
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn signing_in_writes_what_it_changes_and_nothing_else(pool: PgPool) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    let ada = Actor {
+        kind: "user".to_owned(),
+        id: "user-1".to_owned(),
+        key_id: None,
+        ..actor(acme.org_id)
+    };
+    let added = Act::new("user.added", "organization.user", "user-1");
+    let of_another = Act::new("user.added", "organization.user", "user-2");
+    for (actor, act) in [
+        (&ada, &act("x")),
+        (&ada, &of_another),
+        (&ada, &added.clone().project(acme.project_id)),
+        (&actor(acme.org_id), &added),
+    ] {
+        let mut tx = store.auth_tx().await.unwrap();
+        let refused = audit::record(&mut tx, actor, act, now()).await;
+        assert!(
+            matches!(refused, Err(StoreError::Database(_))),
+            "{refused:?}"
+        );
+    }
+    for act in [
+        &added,
+        &Act::new("user.linked", "organization.user", "user-1"),
+    ] {
+        let mut tx = store.auth_tx().await.unwrap();
+        audit::record(&mut tx, &ada, act, now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    record(&store, acme, "file-1").await;
+    assert_eq!(verified(&store, acme, None).await.unwrap().0, 3);
+}
+
 fn all() -> AuditListing {
     AuditListing {
         limit: 100,

@@ -20,8 +20,9 @@ pub enum Access {
     Project {
         /// The areas.
         areas: &'static [Scope],
-        /// Whether it changes something or costs computation, which viewers and read-only keys may not.
-        writes: bool,
+        /// What one must be at least. Where that is more than a viewer, the route changes something or costs computation,
+        /// and read-only keys may not use it.
+        least: Role,
     },
     /// An administrator of the organization.
     Organization,
@@ -49,7 +50,8 @@ const FAMILIES: &[(&str, Family)] = &[
 enum Family {
     Public,
     Project(&'static [Scope]),
-    /// Whoever asks models may look at them. To delete one takes the area that made it.
+    /// Whoever asks models may look at them. To delete one takes the area that made it, and an owner: nothing brings it
+    /// back.
     Models,
     Organization,
 }
@@ -61,15 +63,16 @@ impl Access {
             .iter()
             .filter(|(beginning, _)| path.starts_with(beginning))
             .max_by_key(|(beginning, _)| beginning.len())?;
-        let writes = !matches!(*method, Method::GET | Method::HEAD);
-        let areas: &[Scope] = match *family {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let (areas, least): (&[Scope], _) = match *family {
             Family::Public => return Some(Self::Public),
             Family::Organization => return Some(Self::Organization),
-            Family::Project(areas) => areas,
-            Family::Models if writes => &[Scope::Jobs],
-            Family::Models => &[Scope::Jobs, Scope::Inference],
+            Family::Project(areas) if reads => (areas, Role::Viewer),
+            Family::Project(areas) => (areas, Role::Member),
+            Family::Models if reads => (&[Scope::Jobs, Scope::Inference], Role::Viewer),
+            Family::Models => (&[Scope::Jobs], Role::Owner),
         };
-        Some(Self::Project { areas, writes })
+        Some(Self::Project { areas, least })
     }
 
     /// What the route of a request needs.
@@ -82,31 +85,31 @@ impl Access {
 
     /// Refuses who may not use the route: with these rights in a project.
     pub(super) fn admit(self, role: Role, scopes: &Scopes) -> Result<(), ApiError> {
-        let (areas, writes) = match self {
+        let (areas, least) = match self {
             Self::Public => return Ok(()),
             Self::Organization => return Err(ApiError::admin_key_needed()),
-            Self::Project { areas, writes } => (areas, writes),
+            Self::Project { areas, least } => (areas, least),
         };
         if !scopes.open_one_of(areas) {
             return Err(ApiError::missing_scope(scopes, areas));
         }
-        if writes {
-            may_write(role, scopes)
-        } else {
-            Ok(())
-        }
+        must_be(least, role, scopes)
     }
 }
 
-/// Refuses viewers and read-only keys.
-pub(super) fn may_write(role: Role, scopes: &Scopes) -> Result<(), ApiError> {
-    if scopes.is_read_only() {
+/// Refuses who is less than `least`, and read-only keys where that is more than a viewer.
+pub(super) fn must_be(least: Role, role: Role, scopes: &Scopes) -> Result<(), ApiError> {
+    if least.may_write() && scopes.is_read_only() {
         return Err(ApiError::read_only_key());
     }
-    if !role.may_write() {
-        return Err(ApiError::viewer());
+    if role >= least {
+        return Ok(());
     }
-    Ok(())
+    Err(if role.may_write() {
+        ApiError::no_owner()
+    } else {
+        ApiError::viewer()
+    })
 }
 
 #[cfg(test)]
@@ -137,7 +140,8 @@ mod tests {
         let path = "/v1/fine_tuning/checkpoints/{model}/permissions";
         assert_eq!(Access::of(&Method::GET, path), Some(Access::Organization));
         let jobs = Access::of(&Method::POST, "/v1/fine_tuning/jobs");
-        assert!(matches!(jobs, Some(Access::Project { writes: true, .. })));
+        let least = Role::Member;
+        assert!(matches!(jobs, Some(Access::Project { least: found, .. }) if found == least));
     }
 
     #[test]
@@ -150,6 +154,9 @@ mod tests {
             assert!(write.admit(role, &scopes).is_err());
         }
         assert!(write.admit(Role::Member, &Scopes::default()).is_ok());
+        let model = Access::of(&Method::DELETE, "/v1/models/{*model}").expect("a family");
+        assert!(model.admit(Role::Member, &Scopes::default()).is_err());
+        assert!(model.admit(Role::Owner, &Scopes::default()).is_ok());
         let chats = Scopes::from_iter([Scope::Inference]);
         assert!(read.admit(Role::Owner, &chats).is_err());
     }

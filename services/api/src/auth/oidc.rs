@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::Deserialize;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use self::keys::Keys;
 use crate::error::ApiError;
@@ -56,6 +56,17 @@ impl Claims {
     /// The email, if the issuer vouches for it. One that it does not vouch for could be anybody's.
     pub fn verified_email(&self) -> Option<String> {
         self.email.clone().filter(|_| self.email_verified)
+    }
+
+    /// From when on the token is refused.
+    pub fn until(&self) -> OffsetDateTime {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is beyond an i64 becomes its greatest, and is beyond all dates"
+        )]
+        let seconds = (self.exp + LEEWAY_SECS).ceil() as i64;
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .unwrap_or_else(|_| PrimitiveDateTime::MAX.assume_utc())
     }
 }
 

@@ -10,6 +10,7 @@ use domain::failure::capitalized;
 use domain::job::TransitionError;
 use domain::upload::UploadError;
 use store::StoreError;
+use store::api_keys::RotationRefused;
 
 use super::{ApiError, Kind};
 use crate::extract;
@@ -40,6 +41,17 @@ impl From<UploadError> for ApiError {
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
         Self::invalid_request(sentence(&error)).code("batch_is_final")
+    }
+}
+
+impl From<RotationRefused> for ApiError {
+    fn from(error: RotationRefused) -> Self {
+        let code = match error {
+            RotationRefused::Replaced { .. } => "key_replaced",
+            RotationRefused::Revoked(_) => "key_revoked",
+            RotationRefused::Expired(_) => "key_expired",
+        };
+        Self::invalid_request(sentence(&error)).code(code)
     }
 }
 
@@ -79,6 +91,7 @@ impl From<StoreError> for ApiError {
             StoreError::Transition(error) => error.into(),
             StoreError::Archived => Self::project_archived(),
             StoreError::Quota(exceeded) => Self::quota_exceeded(&exceeded),
+            StoreError::Rotation(refused) => refused.into(),
             error if error.is_transient() => Self::unavailable(error),
             error => Self::internal(error),
         }

@@ -56,6 +56,13 @@ impl ApiError {
         Self::new(Kind::Forbidden, message).code("insufficient_role")
     }
 
+    /// A member is not enough.
+    pub fn no_owner() -> Self {
+        let message = "You are a member of this project, and this takes an owner of it: an administrator can make \
+                       you one, or make a key with the role `owner`.";
+        Self::new(Kind::Forbidden, message).code("insufficient_role")
+    }
+
     /// The bearer token is not good; `why` continues "it is not valid:".
     pub fn wrong_token(why: &str) -> Self {
         let message = format!("The bearer token is not valid: {why}.");

@@ -2,9 +2,10 @@
 //!
 //! Server-sent events, oldest first: all of them, or those after `Last-Event-ID`. Each carries its id, so that a client
 //! that lost its connection goes on where it was. `data: [DONE]` ends a stream whose job is over; one that ends without
-//! it was cut, and is to be asked for again.
+//! it was cut, and is to be asked for again. It is cut, too, when its caller would no longer be let in.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::stream;
@@ -15,12 +16,11 @@ use domain::{EventId, JobId};
 use futures::Stream;
 use store::events;
 use store::{Store, StoreError};
-use tokio::time::Instant;
 
 use super::events::FineTuningJobEvent;
 use super::retrieve;
 use crate::AppState;
-use crate::auth::Tenant;
+use crate::auth::{Lapse, Tenant};
 use crate::error::ApiError;
 use crate::feed::Watch;
 
@@ -34,8 +34,6 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a client that was cut waits before it asks again.
 const RETRY: Duration = Duration::from_secs(1);
-/// After this the stream is cut, and its client asks again with its key: one that was revoked meanwhile is noticed.
-const MAX_AGE: Duration = Duration::from_hours(1);
 /// Events read at once. A slow client holds no more than these in memory.
 const BATCH: u32 = 100;
 
@@ -73,7 +71,8 @@ pub(super) async fn respond(
         place,
         is_final: job.status.is_final(),
     };
-    let events = stream_of(state.store, watch, position);
+    let lapse = state.callers.watch(tenant.standing);
+    let events = stream_of(state.store, watch, lapse, position);
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(([UNBUFFERED], Sse::new(events).keep_alive(keep_alive)).into_response())
 }
@@ -96,9 +95,9 @@ fn unknown_event() -> ApiError {
 fn stream_of(
     store: Store,
     mut watch: Watch,
+    lapse: Arc<Lapse>,
     mut position: Position,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    let end = Instant::now() + MAX_AGE;
     stream! {
         yield Ok(Event::default().retry(RETRY));
         loop {
@@ -108,12 +107,20 @@ fn stream_of(
                         yield Ok(Event::default().data("[DONE]"));
                         return;
                     }
-                    let news = tokio::time::timeout_at(end, watch.beyond(position.place));
-                    let Ok(Some(head)) = news.await else { return };
+                    let news = tokio::select! {
+                        biased;
+                        () = lapse.come() => None,
+                        head = watch.beyond(position.place) => head,
+                    };
+                    let Some(head) = news else { return };
                     position.is_final = head.is_final;
                 }
                 Ok(batch) => {
                     for event in batch {
+                        // A slow client may have been at the last one for long.
+                        if lapse.has_come() {
+                            return;
+                        }
                         yield Ok(told(event));
                     }
                 }
@@ -122,7 +129,7 @@ fn stream_of(
                     return;
                 }
             }
-            if watch.is_closed() {
+            if watch.is_closed() || lapse.has_come() {
                 return;
             }
         }

@@ -22,7 +22,7 @@ pub struct DeletedModel {
     deleted: bool,
 }
 
-/// Delete one of the project's own models. Base models belong to the installation: here they are not found.
+/// Delete one of the project's own models, as an owner of the project. Base models belong to the installation: here they are not found.
 #[utoipa::path(
     delete,
     path = "/v1/models/{model}",

@@ -60,15 +60,17 @@ impl ProjectApiKey {
 pub struct NewProjectApiKey {
     /// For people.
     name: String,
-    /// `owner`, `member` or `viewer`; `member` unless set.
+    /// `owner`, `member` or `viewer`; `member` unless set. Not with `service_account_id`.
     role: Option<String>,
+    /// The project's service account whose key it will be. The key has the account's role.
+    service_account_id: Option<String>,
     /// Some of `files`, `jobs`, `inference` and `read_only`. None of them limits the key to nothing.
     scopes: Option<Vec<String>>,
     /// When it expires. Without this it does not.
     expires_in_seconds: Option<u64>,
 }
 
-/// Make a key for a project. Its secret is in this answer and never shown again.
+/// Make a key for a project or one of its service accounts. Its secret is in this answer and never shown again.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects/{project_id}/api_keys",
@@ -83,7 +85,7 @@ pub async fn create_project_api_key(
     PathId(project_id): PathId<ProjectId>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<ProjectApiKey>, ApiError> {
-    let (of, rights) = (KeysOf::Project(project_id), fields::rights(&body)?);
+    let (of, rights) = (KeysOf::Project(project_id), fields::key_rights(&body)?);
     let (key, secret) = keys::create(&state, &admin, of, &body, &rights).await?;
     Ok(Json(ProjectApiKey::of(&key, Some(&secret))))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use store::api_keys::Rights;
 use time::{Duration, OffsetDateTime};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Thing};
 
 /// Characters of a name of a project, a key or a service account.
 const MAX_NAME_CHARS: usize = 256;
@@ -86,7 +86,22 @@ pub(super) fn required_word<T: FromStr<Err = WordError>>(
     word(body, field)?.ok_or_else(|| ApiError::invalid(field, format!("`{field}` is missing.")))
 }
 
-/// `role` and `scopes` of a new key: those of a member who is limited to nothing, unless it says otherwise.
+/// The rights of a new key: those of the service account that `service_account_id` names, or its own.
+pub(super) fn key_rights(body: &Value) -> Result<Rights, ApiError> {
+    let Some(account) = text(body, "service_account_id")? else {
+        return rights(body);
+    };
+    if !body["role"].is_null() {
+        let message = "The key of a service account has the account's role: leave `role` out.";
+        return Err(ApiError::invalid("role", message));
+    }
+    let missing =
+        |_| ApiError::not_found(Thing::ServiceAccount, account).param("service_account_id");
+    let id = account.parse().map_err(missing)?;
+    Ok(Rights::of_account(id, scopes(body)?))
+}
+
+/// `role` and `scopes`: those of a member who is limited to nothing, unless it says otherwise.
 pub(super) fn rights(body: &Value) -> Result<Rights, ApiError> {
     Ok(Rights {
         role: word(body, "role")?.unwrap_or(Role::Member),

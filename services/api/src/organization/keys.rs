@@ -9,6 +9,7 @@ use store::api_keys::{self, ApiKey, KeyAct, KeysOf, NewApiKey, Rights, Secret};
 use store::audit;
 use utoipa::ToSchema;
 
+use super::service_accounts::service_account;
 use super::{LIMITS, fields, open_project, project, redacted, unix};
 use crate::AppState;
 use crate::auth::Administrator;
@@ -72,6 +73,10 @@ pub(super) async fn create(
     };
     let mut tx = state.store.org_tx(admin.org_id).await?;
     must_be_open(&mut tx, admin, of).await?;
+    if let (Some(project_id), Some(id)) = (of.project(), rights.service_account) {
+        let found = service_account(&mut tx, admin, project_id, id).await;
+        found.map_err(|error| error.param("service_account_id"))?;
+    }
     let made = api_keys::create_with(&mut tx, &state.pepper, &new, rights, now).await?;
     audit::record(&mut tx, &admin.actor(), &made.0.act(KeyAct::Created), now).await?;
     tx.commit().await?;
@@ -127,7 +132,8 @@ pub(super) async fn rotate(
     must_be_open(&mut tx, admin, of).await?;
     let old = find(&mut tx, admin, of, id).await?;
     let made = api_keys::rotate(&mut tx, &state.pepper, &old, grace, now).await?;
-    audit::record(&mut tx, &admin.actor(), &old.act(KeyAct::Rotated), now).await?;
+    let act = old.act(KeyAct::Rotated(made.0.id));
+    audit::record(&mut tx, &admin.actor(), &act, now).await?;
     tx.commit().await?;
     Ok(made)
 }

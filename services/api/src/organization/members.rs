@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::{OrgRole, ProjectId, Role, UserId};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::OrgTx;
 use store::audit::{self, Act};
 use store::members::{self, Member};
@@ -76,6 +76,10 @@ async fn member(
         .ok_or_else(|| ApiError::not_found(Thing::User, &id.to_string()))
 }
 
+fn act(action: &'static str, project_id: ProjectId, id: UserId) -> Act {
+    Act::new(action, "organization.project.user", id).project(project_id)
+}
+
 /// Add a user to a project, or change the role of one who is in it.
 #[utoipa::path(
     post,
@@ -105,8 +109,8 @@ pub async fn create_project_user(
     };
     members::set(&mut tx, admin.org_id, project_id, id, role, now).await?;
     let found = member(&mut tx, &admin, project_id, id).await?;
-    let act = Act::new("project.user.added", "organization.project.user", id).project(project_id);
-    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
+    let act = act("project.user.added", project_id, id).details(json!({"role": role.as_str()}));
+    audit::record(&mut tx, &admin.actor(), &act, now).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
 }
@@ -206,7 +210,7 @@ pub async fn modify_project_user(
     )
     .await?;
     let found = member(&mut tx, &admin, project_id, id).await?;
-    let act = Act::new("project.user.updated", "organization.project.user", id).project(project_id);
+    let act = act("project.user.updated", project_id, id).details(json!({"role": role.as_str()}));
     audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))
@@ -229,9 +233,9 @@ pub async fn delete_project_user(
     PathIds(project_id, id): PathIds<ProjectId, UserId>,
 ) -> Result<Json<DeletedObject>, ApiError> {
     let mut tx = state.store.org_tx(admin.org_id).await?;
-    member(&mut tx, &admin, project_id, id).await?;
+    let Member { role, .. } = member(&mut tx, &admin, project_id, id).await?;
     members::remove(&mut tx, admin.org_id, project_id, id).await?;
-    let act = Act::new("project.user.deleted", "organization.project.user", id).project(project_id);
+    let act = act("project.user.deleted", project_id, id).details(json!({"role": role.as_str()}));
     audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(

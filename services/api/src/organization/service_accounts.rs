@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use domain::{ProjectId, Role, ServiceAccountId};
+use domain::{ProjectId, ServiceAccountId};
 use serde::Serialize;
-use store::api_keys::{self, ApiKey, NewApiKey, Rights, Secret};
-use store::audit::{self, Act};
-use store::service_accounts::{self, ServiceAccount};
+use store::OrgTx;
+use store::api_keys::{self, ApiKey, KeyAct, NewApiKey, Rights, Secret};
+use store::audit;
+use store::service_accounts::{self, AccountAct, FIRST_KEY, ServiceAccount};
 use utoipa::ToSchema;
 
 use super::{DeletedObject, LIMITS, fields, open_project, project, unix};
@@ -84,8 +85,20 @@ pub struct NewServiceAccount {
     scopes: Option<Vec<String>>,
     /// When its key expires. Without this it does not.
     expires_in_seconds: Option<u64>,
-    /// Make no key yet.
+    /// Make no key yet: `service_account_id` of a new key names the account later.
     create_service_account_only: Option<bool>,
+}
+
+/// The project's service account.
+pub(super) async fn service_account(
+    tx: &mut OrgTx,
+    admin: &Administrator,
+    project_id: ProjectId,
+    id: ServiceAccountId,
+) -> Result<ServiceAccount, ApiError> {
+    project(tx, admin.org_id, project_id).await?;
+    let found = service_accounts::find(tx, admin.org_id, project_id, id).await?;
+    found.ok_or_else(|| ApiError::not_found(Thing::ServiceAccount, &id.to_string()))
 }
 
 /// Make a service account and a key for it. The secret is in this answer and never shown again.
@@ -116,35 +129,28 @@ pub async fn create_service_account(
     let new = NewApiKey {
         org_id: admin.org_id,
         project_id: Some(project_id),
-        name: "Secret Key".to_owned(),
+        name: FIRST_KEY.to_owned(),
         expires_at: fields::expiry(&body, now)?,
     };
-    let rights = Rights {
-        role: Role::Viewer,
-        scopes,
-        service_account: Some(account.id),
-    };
+    let rights = Rights::of_account(account.id, scopes);
     let mut tx = state.store.org_tx(admin.org_id).await?;
     open_project(&mut tx, admin.org_id, project_id).await?;
     service_accounts::create(&mut tx, &account).await?;
-    let api_key = if body["create_service_account_only"] == true {
+    let made = if body["create_service_account_only"] == true {
         None
     } else {
-        let (key, secret) =
-            api_keys::create_with(&mut tx, &state.pepper, &new, &rights, now).await?;
-        Some(ServiceAccountKey::of(key, &secret))
+        Some(api_keys::create_with(&mut tx, &state.pepper, &new, &rights, now).await?)
     };
-    let act = Act::new(
-        "service_account.created",
-        "organization.project.service_account",
-        account.id,
-    )
-    .project(project_id);
-    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
+    let key = made.as_ref().map(|(key, _)| key);
+    let act = account.act(AccountAct::Created(key.map(|key| key.id)));
+    audit::record(&mut tx, &admin.actor(), &act, now).await?;
+    if let Some(key) = key {
+        audit::record(&mut tx, &admin.actor(), &key.act(KeyAct::Created), now).await?;
+    }
     tx.commit().await?;
     Ok(Json(NewServiceAccountObject {
         account: (&account).into(),
-        api_key,
+        api_key: made.map(|(key, secret)| ServiceAccountKey::of(key, &secret)),
     }))
 }
 
@@ -190,10 +196,7 @@ pub async fn retrieve_service_account(
     PathIds(project_id, id): PathIds<ProjectId, ServiceAccountId>,
 ) -> Result<Json<ServiceAccountObject>, ApiError> {
     let mut tx = state.store.org_tx(admin.org_id).await?;
-    project(&mut tx, admin.org_id, project_id).await?;
-    let found = service_accounts::find(&mut tx, admin.org_id, project_id, id).await?;
-    let account =
-        found.ok_or_else(|| ApiError::not_found(Thing::ServiceAccount, &id.to_string()))?;
+    let account = service_account(&mut tx, &admin, project_id, id).await?;
     Ok(Json((&account).into()))
 }
 
@@ -215,17 +218,10 @@ pub async fn delete_service_account(
 ) -> Result<Json<DeletedObject>, ApiError> {
     let now = state.clock.now();
     let mut tx = state.store.org_tx(admin.org_id).await?;
-    project(&mut tx, admin.org_id, project_id).await?;
-    if !service_accounts::delete(&mut tx, admin.org_id, project_id, id, now).await? {
-        return Err(ApiError::not_found(Thing::ServiceAccount, &id.to_string()));
-    }
-    let act = Act::new(
-        "service_account.deleted",
-        "organization.project.service_account",
-        id,
-    )
-    .project(project_id);
-    audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
+    let account = service_account(&mut tx, &admin, project_id, id).await?;
+    service_accounts::delete(&mut tx, admin.org_id, project_id, id, now).await?;
+    let act = account.act(AccountAct::Deleted);
+    audit::record(&mut tx, &admin.actor(), &act, now).await?;
     tx.commit().await?;
     Ok(Json(DeletedObject::of(
         "organization.project.service_account.deleted",

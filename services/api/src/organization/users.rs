@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::UserId;
 use serde::Serialize;
+use serde_json::json;
 use store::OrgTx;
 use store::audit::{self, Act};
 use store::users::{self, User};
@@ -126,6 +127,7 @@ pub async fn modify_user(
     }
     let found = user(&mut tx, &admin, id).await?;
     let act = Act::new("user.updated", "organization.user", id);
+    let act = act.details(json!({"role": found.role.as_str()}));
     audit::record(&mut tx, &admin.actor(), &act, state.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(found.into()))

@@ -88,6 +88,20 @@ async fn a_viewer_reads_and_a_member_deletes() {
     member.delete(&path).await.ok();
 }
 
+#[tokio::test]
+async fn an_owner_deletes_a_model_and_a_member_does_not() {
+    let app = TestApp::start().await;
+    app.alice.job(json!({})).await;
+    let model = app.finish_next_job().await.model_name;
+    let path = format!("/v1/models/{model}");
+    let (_, member) = key(&app, json!({"role": "member"})).await;
+    refused(&member.delete(&path).await, "insufficient_role");
+    member.get(&path).await.ok();
+    let (_, owner) = key(&app, json!({"role": "owner"})).await;
+    owner.delete(&path).await.ok();
+    assert_eq!(member.get(&path).await.status, 404);
+}
+
 /// Whether a path is one of these or below one of them.
 fn is_below(path: &str, beginnings: &[&str]) -> bool {
     let of = |beginning: &&str| {
@@ -110,12 +124,13 @@ async fn no_route_lets_a_limited_key_beyond_its_limits() {
     ];
     let app = TestApp::start().await;
     let holder = async |rights: Value| key(&app, rights).await.1;
-    let [viewer, reader, files, jobs, inference] = [
+    let [viewer, member, reader, files, jobs, inference] = [
         holder(json!({"role": "viewer"})).await,
-        holder(json!({"scopes": ["read_only"]})).await,
-        holder(json!({"scopes": ["files"]})).await,
-        holder(json!({"scopes": ["jobs"]})).await,
-        holder(json!({"scopes": ["inference"]})).await,
+        holder(json!({"role": "member"})).await,
+        holder(json!({"role": "owner", "scopes": ["read_only"]})).await,
+        holder(json!({"role": "owner", "scopes": ["files"]})).await,
+        holder(json!({"role": "owner", "scopes": ["jobs"]})).await,
+        holder(json!({"role": "owner", "scopes": ["inference"]})).await,
     ];
     let mut n_opened = 0;
     for route in ROUTES {
@@ -125,9 +140,11 @@ async fn no_route_lets_a_limited_key_beyond_its_limits() {
         }
         let is_project_s = is_below(&path, &[FILES, INFERENCE, JOBS].concat());
         let is_download = path.ends_with("/download");
+        let deletes_model = !reads && is_below(&path, &["/v1/models"]);
         let looks_at_models = reads && !is_download && is_below(&path, &["/v1/models"]);
         for (client, name, opens) in [
             (&viewer, "viewer", is_project_s && reads),
+            (&member, "member", is_project_s && !deletes_model),
             (&reader, "reader", is_project_s && reads),
             (&files, "files", is_below(&path, FILES)),
             (&jobs, "jobs", is_below(&path, JOBS)),
@@ -234,6 +251,57 @@ async fn a_rotated_key_keeps_its_rights_and_the_old_one_its_grace() {
         let client = app.anonymous.with_key(secret.as_str().unwrap());
         assert_eq!(client.get("/v1/organization/projects").await.status, status);
     }
+}
+
+#[tokio::test]
+async fn a_key_is_replaced_once_and_its_replacement_lasts() {
+    let app = TestApp::start().await;
+    let rotate = async |id: &str| {
+        let path = format!("{}/{id}/rotate", keys(&app));
+        app.admin.post(&path, &json!({"grace_seconds": 60})).await
+    };
+    let code = |answer: &crate::support::Answer| {
+        let (status, _, code) = answer.refusal();
+        (status, code)
+    };
+    let (id, old) = key(&app, json!({})).await;
+    let made = rotate(&id).await.ok();
+    assert_eq!(made["expires_at"], Value::Null);
+    // An SDK whose answer was lost asks again, maybe after the grace.
+    for wait in [0, 60] {
+        app.clock.advance(Duration::from_secs(wait));
+        let again = rotate(&id).await;
+        assert_eq!(code(&again), (400, Some("key_replaced".to_owned())));
+        assert!(
+            again.text.contains(made["id"].as_str().unwrap()),
+            "{}",
+            again.text
+        );
+    }
+    assert_eq!(old.get("/v1/files").await.status, 401);
+    let next = rotate(made["id"].as_str().unwrap()).await.ok();
+    app.clock.advance(Duration::from_hours(24 * 365));
+    let client = app.anonymous.with_key(next["value"].as_str().unwrap());
+    client.get("/v1/files").await.ok();
+
+    let (id, _) = key(&app, json!({"expires_in_seconds": 60})).await;
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(
+        code(&rotate(&id).await),
+        (400, Some("key_expired".to_owned()))
+    );
+    app.admin.delete(&format!("{}/{id}", keys(&app))).await.ok();
+    assert_eq!(rotate(&id).await.status, 404);
+}
+
+#[tokio::test]
+async fn of_two_who_replace_a_key_at_once_one_does() {
+    let app = TestApp::start().await;
+    let (id, _) = key(&app, json!({})).await;
+    let (path, body) = (format!("{}/{id}/rotate", keys(&app)), json!({}));
+    let answers = futures::future::join_all((0..8).map(|_| app.admin.post(&path, &body))).await;
+    let made = answers.iter().filter(|answer| answer.status == 200);
+    assert_eq!(made.count(), 1);
 }
 
 #[tokio::test]

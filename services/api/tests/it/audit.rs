@@ -278,6 +278,59 @@ async fn an_administrators_own_changes_are_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_somebody_may_do_is_in_the_log() {
+    let app = TestApp::start().await;
+    let project = format!("/v1/organization/projects/{}", app.alice_project);
+    let made = async |path: &str, body: Value| app.admin.post(path, &body).await.ok();
+    let keys = format!("{project}/api_keys");
+    let body =
+        json!({"name": "ci", "role": "viewer", "scopes": ["files"], "expires_in_seconds": 60});
+    let key = made(&keys, body).await;
+    let rotate = format!("{keys}/{}/rotate", key["id"].as_str().unwrap());
+    let next = made(&rotate, json!({})).await;
+    let body = json!({"name": "robot", "scopes": ["jobs"]});
+    let account = made(&format!("{project}/service_accounts"), body).await;
+    let users = format!("{project}/users");
+    let body = json!({"email": "ada@example.com", "role": "viewer"});
+    let user = made(&users, body).await;
+    let user = user["id"].as_str().unwrap();
+    made(&format!("{users}/{user}"), json!({"role": "owner"})).await;
+    let body = json!({"role": "owner"});
+    made(&format!("/v1/organization/users/{user}"), body).await;
+    app.admin.delete(&format!("{users}/{user}")).await.ok();
+
+    let mut rows = log(&app.admin, "").await;
+    rows.reverse();
+    let said: Vec<_> = rows
+        .iter()
+        .map(|row| (row["type"].as_str().unwrap(), row["details"].clone()))
+        .collect();
+    let expires_at = START.unix_timestamp() + 60;
+    let expected = [
+        (
+            "api_key.created",
+            json!({"name": "ci", "role": "viewer", "scopes": ["files"], "expires_at": expires_at}),
+        ),
+        ("api_key.rotated", json!({"replaced_by": next["id"]})),
+        (
+            "service_account.created",
+            json!({"name": "robot", "role": "member", "api_key_id": account["api_key"]["id"]}),
+        ),
+        (
+            "api_key.created",
+            json!({"name": "Secret Key", "service_account_id": account["id"], "scopes": ["jobs"],
+                   "expires_at": null}),
+        ),
+        ("project.user.added", json!({"role": "viewer"})),
+        ("project.user.updated", json!({"role": "owner"})),
+        ("user.updated", json!({"role": "owner"})),
+        ("project.user.deleted", json!({"role": "owner"})),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(rows[1]["resource"]["id"], key["id"]);
+}
+
+#[tokio::test]
 async fn an_address_is_taken_from_a_trusted_proxy_and_from_nobody_else() {
     for (app, expected) in [
         (TestApp::start().await, "127.0.0.1"),

@@ -17,13 +17,13 @@ use crate::support::{Client, START, TestApp};
 const SOON: Duration = Duration::from_secs(30);
 
 /// A stream that is read line by line.
-struct Stream {
+pub(crate) struct Stream {
     response: Response,
     unread: String,
 }
 
 impl Stream {
-    async fn open(client: &Client, job: &str, last_event_id: &str) -> Self {
+    pub(crate) async fn open(client: &Client, job: &str, last_event_id: &str) -> Self {
         let path = format!("/v1/fine_tuning/jobs/{job}/events?stream=true");
         let request = client.request(Method::GET, &path);
         let response = request
@@ -63,6 +63,11 @@ impl Stream {
 
     async fn message(&mut self) -> String {
         self.event().await["message"].as_str().unwrap().to_owned()
+    }
+
+    /// Reads on until it is cut.
+    pub(crate) async fn ends_cut(mut self) {
+        assert!(!self.rest().await.contains(&"[DONE]".to_owned()));
     }
 
     async fn rest(&mut self) -> Vec<String> {
@@ -222,4 +227,44 @@ async fn a_service_that_stops_cuts_its_streams() {
         .unwrap()
         .unwrap();
     assert!(!stream.rest().await.contains(&"[DONE]".to_owned()));
+}
+
+#[tokio::test]
+async fn who_is_let_in_no_longer_hears_no_more() {
+    let app = TestApp::start().await;
+    let (job, lease) = running(&app).await;
+    let keys = format!("/v1/organization/projects/{}/api_keys", app.alice_project);
+    let accounts = keys.replace("api_keys", "service_accounts");
+    let made = async |path: &str, body: Value| app.admin.post(path, &body).await.ok();
+    let revoked = made(&keys, json!({"name": "revoked"})).await;
+    let expiring = made(&keys, json!({"name": "expiring", "expires_in_seconds": 60})).await;
+    let account = made(&accounts, json!({"name": "ci"})).await;
+    let open = async |secret: &Value| {
+        let client = app.anonymous.with_key(secret.as_str().unwrap());
+        Stream::open(&client, &job, "").await
+    };
+    let mut own = Stream::open(&app.alice, &job, "").await;
+    let [first, second, expires, deleted] = [
+        open(&revoked["value"]).await,
+        open(&revoked["value"]).await,
+        open(&expiring["value"]).await,
+        open(&account["api_key"]["value"]).await,
+    ];
+    let revoke = async |path: &str, object: &Value| {
+        let path = format!("{path}/{}", object["id"].as_str().unwrap());
+        app.admin.delete(&path).await.ok();
+    };
+    revoke(&keys, &revoked).await;
+    first.ends_cut().await;
+    second.ends_cut().await;
+    app.clock.advance(Duration::from_mins(1));
+    expires.ends_cut().await;
+    revoke(&accounts, &account).await;
+    deleted.ends_cut().await;
+
+    say(&app, &lease, "one").await;
+    cancel(&app, &job).await;
+    let heard = own.rest().await;
+    assert_eq!(heard.last().unwrap(), "[DONE]");
+    assert!(heard.iter().any(|event| event.contains("\"one\"")));
 }

@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{ProjectId, Role};
 use serde_json::{Value, json};
+use store::audit;
 
+use crate::job_streams::Stream;
 use crate::support::{Client, Form, Issuer, START, SigningKey, TestApp};
 
 fn settings(issuer: &Issuer, groups: &[(&str, ProjectId, Role)]) -> OidcConfig {
@@ -75,6 +77,37 @@ async fn a_token_of_a_group_opens_its_project_and_makes_a_user() {
     assert_eq!(users["data"][0]["email"], "ada@example.com");
     assert_eq!(users["data"][0]["role"], "reader");
     assert_eq!(issuer.n_fetches(), 1);
+}
+
+#[tokio::test]
+async fn who_becomes_a_user_by_signing_in_is_written_down() {
+    let key = SigningKey::ec("e1");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = app(&issuer).await;
+    let members = format!("/v1/organization/projects/{}/users", app.alice_project);
+    let eve = json!({"email": "eve@example.com", "role": "viewer"});
+    let eve = app.admin.post(&members, &eve).await.ok();
+    let mut eves = with(claims(&issuer), "email", json!("eve@example.com"));
+    eves["sub"] = json!("eve-1");
+    for claims in [eves, claims(&issuer)] {
+        for _ in 0..2 {
+            assert_eq!(status(&app, &key.sign(&claims)).await, 200);
+        }
+    }
+    let log = app.admin.get("/v1/organization/audit_logs").await.ok();
+    let rows = log["data"].as_array().unwrap();
+    let types: Vec<_> = rows.iter().map(|row| row["type"].clone()).collect();
+    assert_eq!(types, ["user.added", "user.linked", "project.user.added"]);
+    let details = json!({"role": "reader", "issuer": issuer.url, "subject": "ada-1"});
+    assert_eq!(rows[0]["details"], details);
+    assert_eq!(rows[0]["actor"]["type"], "user");
+    assert_eq!(rows[0]["actor"]["name"], "ada@example.com");
+    assert_eq!(rows[0]["actor"]["ip_address"], "127.0.0.1");
+    assert_eq!(rows[1]["resource"]["id"], eve["id"]);
+    assert_eq!(rows[1]["details"]["subject"], "eve-1");
+    let store = app.database.store();
+    let verified = audit::verify(&store, app.alice_org, None).await.unwrap();
+    assert_eq!(verified.unwrap().0, 3);
 }
 
 #[tokio::test]
@@ -318,4 +351,37 @@ async fn an_owner_of_the_organization_administers_it_and_no_other() {
     assert_eq!(projects["data"][0]["id"], app.alice_project.to_string());
     let other = format!("/v1/organization/projects/{}", app.bob_project);
     assert_eq!(ada.get(&other).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_role_the_token_or_the_user() {
+    let key = SigningKey::ec("e1");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = app(&issuer).await;
+    let job = app.alice.job(json!({})).await;
+    let job = job["id"].as_str().unwrap();
+    let members = format!("/v1/organization/projects/{}/users", app.alice_project);
+    let added = json!({"email": "ada@example.com", "role": "viewer"});
+    let user = app.admin.post(&members, &added).await.ok();
+    let id = user["id"].as_str().unwrap();
+
+    let alone = with(claims(&issuer), "groups", json!([]));
+    let by_role = holder(&app, &key.sign(&alone));
+    let by_group = holder(&app, &key.sign(&claims(&issuer)));
+    let longer = with(claims(&issuer), "exp", json!(START.unix_timestamp() + 3600));
+    let longer = holder(&app, &key.sign(&longer));
+    let [role, group, token] = [
+        Stream::open(&by_role, job, "").await,
+        Stream::open(&longer, job, "").await,
+        Stream::open(&by_group, job, "").await,
+    ];
+    app.admin.delete(&format!("{members}/{id}")).await.ok();
+    role.ends_cut().await;
+    assert_eq!(by_group.get("/v1/files").await.status, 200);
+    app.clock.advance(Duration::from_secs(330));
+    token.ends_cut().await;
+    assert_eq!(longer.get("/v1/files").await.status, 200);
+    let path = format!("/v1/organization/users/{id}");
+    app.admin.delete(&path).await.ok();
+    group.ends_cut().await;
 }

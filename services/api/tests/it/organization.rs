@@ -157,6 +157,53 @@ async fn a_service_account_works_until_it_is_deleted() {
 }
 
 #[tokio::test]
+async fn a_service_account_gets_another_key() {
+    let app = TestApp::start().await;
+    let accounts = format!("{PROJECTS}/{}/service_accounts", app.alice_project);
+    let keys = format!("{PROJECTS}/{}/api_keys", app.alice_project);
+    let body = json!({"name": "later", "role": "viewer", "create_service_account_only": true});
+    let account = app.admin.post(&accounts, &body).await.ok();
+    let body = json!({"name": "k", "service_account_id": account["id"], "expires_in_seconds": 60});
+    let key = app.admin.post(&keys, &body).await.ok();
+    assert_eq!(
+        key["owner"],
+        json!({"type": "service_account", "service_account_id": account["id"]})
+    );
+    let client = app.anonymous.with_key(key["value"].as_str().unwrap());
+    client.get("/v1/fine_tuning/jobs").await.ok();
+    assert_eq!(client.delete("/v1/files/file-1").await.status, 403);
+    app.clock.advance(Duration::from_mins(1));
+    assert_eq!(client.get("/v1/files").await.status, 401);
+    let next = json!({"name": "k", "service_account_id": account["id"], "scopes": ["jobs"]});
+    let made = app.admin.post(&keys, &next).await.ok();
+    let client = app.anonymous.with_key(made["value"].as_str().unwrap());
+    client.get("/v1/fine_tuning/jobs").await.ok();
+    assert_eq!(client.get("/v1/files").await.status, 403);
+
+    let other = format!("{PROJECTS}/{}/api_keys", app.bob_project);
+    let refused = app.bobs_admin.post(&other, &next).await.refusal();
+    let missing = (404, Some("service_account_id"));
+    assert_eq!((refused.0, refused.1.as_deref()), missing);
+    for (param, status, field, value) in [
+        ("role", 400, "role", json!("owner")),
+        ("service_account_id", 404, "service_account_id", json!("x")),
+        ("service_account_id", 400, "service_account_id", json!(7)),
+    ] {
+        let mut body = next.clone();
+        body[field] = value;
+        let refused = app.admin.post(&keys, &body).await.refusal();
+        assert_eq!((refused.0, refused.1.as_deref()), (status, Some(param)));
+    }
+    app.admin
+        .delete(&format!("{accounts}/{}", id(&account)))
+        .await
+        .ok();
+    assert_eq!(client.get("/v1/fine_tuning/jobs").await.status, 401);
+    let refused = app.admin.post(&keys, &next).await.refusal();
+    assert_eq!((refused.0, refused.1.as_deref()), missing);
+}
+
+#[tokio::test]
 async fn a_viewing_service_account_only_reads() {
     let app = TestApp::start().await;
     let path = format!("{PROJECTS}/{}/service_accounts", app.alice_project);

@@ -18,6 +18,7 @@ use work::register_base;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use api::auth::Callers;
 use api::auth::oidc::{Oidc, OidcConfig};
 use api::outbound::target::{Lookup, Policy};
 use api::throttle::Throttle;
@@ -113,6 +114,7 @@ impl TestApp {
             .unwrap();
         let state = AppState {
             feed: Feed::new(store.clone()),
+            callers: Callers::new(store.clone(), Clock::from(clock.clone())),
             texts: TextModels::new(buckets.shared().clone()),
             store,
             buckets: buckets.clone(),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
-use domain::{ApiKeyId, Role, Scope};
+use domain::{ApiKeyId, Role, Scope, ServiceAccountId};
 use serde_json::{Value, json};
 use store::OperatorTx;
 use store::api_keys::{self, ApiKey, KeyAct, KeyKind, NewApiKey, Rights, Secret};
@@ -10,6 +10,7 @@ use store::organizations::Organization;
 use time::{Duration, OffsetDateTime};
 
 use super::installation::{Installation, open_project, organization};
+use super::service_account::service_account;
 use super::{Answer, Common, Within, record};
 
 /// Arguments of `attune admin key`.
@@ -53,6 +54,9 @@ pub struct CreateArgs {
     /// What it may do there: `owner`, `member` or `viewer`
     #[arg(long, default_value = "owner", requires = "project")]
     role: Role,
+    /// The project's service account whose key it will be, by id; it has the account's role
+    #[arg(long, value_name = "ID", requires = "project", conflicts_with = "role")]
+    service_account: Option<ServiceAccountId>,
     /// What it is limited to: `files`, `jobs`, `inference`, `read_only`, or several with commas between
     #[arg(long, value_delimiter = ',', requires = "project")]
     scopes: Vec<Scope>,
@@ -94,17 +98,21 @@ pub(super) async fn act(
             Ok(Answer::list(listed.collect(), "No keys"))
         }
         KeyCommand::Revoke { key, .. } => {
-            let found = find(tx, &org, *key, now).await?;
+            let found = find(tx, &org, *key).await?;
+            ensure!(
+                is_in_use(&found, now),
+                "the key `{key}` is revoked or has expired"
+            );
             api_keys::revoke(tx, found.id, now).await?;
             record(tx, org.id, &found.act(KeyAct::Deleted), now).await?;
             let json = json!({"key_id": key, "revoked": true});
             Ok(Answer::new(json, format!("Revoked `{key}`")))
         }
         KeyCommand::Rotate { key, grace, .. } => {
-            let old = find(tx, &org, *key, now).await?;
+            let old = find(tx, &org, *key).await?;
             let grace = Duration::seconds(i64::from(*grace));
             let made = api_keys::rotate(tx, installation.pepper()?, &old, grace, now).await?;
-            record(tx, org.id, &old.act(KeyAct::Rotated), now).await?;
+            record(tx, org.id, &old.act(KeyAct::Rotated(made.0.id)), now).await?;
             Ok(made_answer(&made))
         }
     }
@@ -126,18 +134,28 @@ async fn create(
         org_id: org.id,
         project_id,
         name: args.name.trim().to_owned(),
-        expires_at: args
-            .expires_in
-            .map(|seconds| now + Duration::seconds(i64::from(seconds))),
+        expires_at: expiry(args.expires_in, now),
     };
-    let rights = Rights {
-        role: args.role,
-        scopes: args.scopes.iter().copied().collect(),
-        service_account: None,
+    let scopes = args.scopes.iter().copied().collect();
+    let rights = match (args.service_account, project_id) {
+        (Some(id), Some(project)) => {
+            let account = service_account(tx, org, project, id).await?;
+            Rights::of_account(account.id, scopes)
+        }
+        _ => Rights {
+            role: args.role,
+            scopes,
+            service_account: None,
+        },
     };
     let made = api_keys::create_with(tx, installation.pepper()?, &key, &rights, now).await?;
     record(tx, org.id, &made.0.act(KeyAct::Created), now).await?;
     Ok(made_answer(&made))
+}
+
+/// When a key expires that is made now.
+pub(super) fn expiry(seconds: Option<u32>, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    seconds.map(|seconds| now + Duration::seconds(i64::from(seconds)))
 }
 
 fn made_answer((key, secret): &(ApiKey, Secret)) -> Answer {
@@ -147,17 +165,11 @@ fn made_answer((key, secret): &(ApiKey, Secret)) -> Answer {
     Answer::new(json, text)
 }
 
-async fn find(
-    tx: &mut OperatorTx,
-    org: &Organization,
-    id: ApiKeyId,
-    now: OffsetDateTime,
-) -> Result<ApiKey> {
+/// The organization's key, be it in use or not.
+async fn find(tx: &mut OperatorTx, org: &Organization, id: ApiKeyId) -> Result<ApiKey> {
     let keys = api_keys::list(tx, org.id).await?;
     let found = keys.into_iter().find(|key| key.id == id);
-    found
-        .filter(|key| is_in_use(key, now))
-        .with_context(|| format!("the organization `{}` has no key `{id}` in use", org.slug))
+    found.with_context(|| format!("the organization `{}` has no key `{id}`", org.slug))
 }
 
 fn is_in_use(key: &ApiKey, now: OffsetDateTime) -> bool {
@@ -165,13 +177,17 @@ fn is_in_use(key: &ApiKey, now: OffsetDateTime) -> bool {
 }
 
 fn shown(key: &ApiKey) -> Value {
+    // A service account has a role of its own.
+    let is_own = key.rights.service_account.is_none();
+    let role = is_own.then_some(key.rights.role);
     json!({
         "key_id": key.id,
         "name": key.name,
         "project_id": key.project_id,
         "prefix": key.prefix,
-        "role": key.rights.role.as_str(),
+        "role": role.map(Role::as_str),
         "scopes": key.rights.scopes.words(),
+        "service_account_id": key.rights.service_account,
         "last_used_at": key.last_used_at.map(OffsetDateTime::unix_timestamp),
         "expires_at": key.expires_at.map(OffsetDateTime::unix_timestamp),
     })

@@ -21,9 +21,10 @@ pub enum UserCommand {
         /// The address that the identity provider vouches for
         #[arg(long)]
         email: String,
-        /// Whether they administer the organization: `owner` or `reader`
-        #[arg(long, default_value = "reader", value_name = "ROLE")]
-        org_role: OrgRole,
+        /// Whether they administer the organization: `owner` or `reader`. Who is new is a `reader` unless this says
+        /// otherwise; who is known stays what they are
+        #[arg(long, value_name = "ROLE")]
+        org_role: Option<OrgRole>,
         /// A project that they may use, by id or slug
         #[arg(long)]
         project: Option<String>,
@@ -101,7 +102,7 @@ pub(super) async fn act(
 async fn create(
     org: &Organization,
     email: &str,
-    org_role: OrgRole,
+    org_role: Option<OrgRole>,
     place: Option<(&str, Role)>,
     tx: &mut OperatorTx,
     now: OffsetDateTime,
@@ -110,10 +111,13 @@ async fn create(
         email.contains('@') && email.len() <= 254,
         "`{email}` is no email address"
     );
-    let user = users::add(tx, org.id, email, org_role, now).await?;
-    users::set_role(tx, org.id, user.id, org_role).await?;
+    let mut user = users::add(tx, org.id, email, OrgRole::Reader, now).await?;
+    if let Some(role) = org_role {
+        users::set_role(tx, org.id, user.id, role).await?;
+        user.role = role;
+    }
     let act = Act::new("user.added", "organization.user", user.id);
-    let act = act.details(json!({"role": org_role.as_str()}));
+    let act = act.details(json!({"role": user.role.as_str()}));
     record(tx, org.id, &act, now).await?;
     if let Some((name, role)) = place {
         let project = open_project(tx, org, name).await?.project.id;
@@ -122,7 +126,7 @@ async fn create(
         let act = act.project(project).details(json!({"role": role.as_str()}));
         record(tx, org.id, &act, now).await?;
     }
-    let json = json!({"user_id": user.id, "email": user.email});
+    let json = json!({"user_id": user.id, "email": user.email, "role": user.role.as_str()});
     let text = format!("Added {} ({}) to `{}`", user.email, user.id, org.slug);
     Ok(Answer::new(json, text))
 }

@@ -58,7 +58,11 @@ fn a_project_made_beside_a_running_installation_is_open_at_once() {
     let rotated = json(folder.path(), &["key", "rotate", id, "--grace", "0"]);
     assert_eq!(up.get("/v1/files", limited_key), 401);
     assert_eq!(up.get("/v1/files", text(&rotated, "api_key")), 200);
+    let again = ["key", "rotate", id, "--grace", "0"];
+    refused(folder.path(), &again, text(&rotated, "key_id"));
     json(folder.path(), &["key", "revoke", text(&rotated, "key_id")]);
+    let revoked = ["key", "rotate", text(&rotated, "key_id")];
+    refused(folder.path(), &revoked, "is revoked: make a new key");
     assert_eq!(up.get("/v1/files", text(&rotated, "api_key")), 401);
 
     json(folder.path(), &["project", "revoke", "legal"]);
@@ -91,6 +95,18 @@ fn organizations_and_users_are_made_without_a_running_installation() {
     let user = json(folder.path(), &[&create, &within[..]].concat());
     let listed = json(folder.path(), &[&["user", "list"], &within[..]].concat());
     assert_eq!(listed[0]["user_id"], user["user_id"]);
+    // Adding an owner to a project leaves them an owner; what is said of them is done.
+    for (said, role) in [
+        (&[][..], "reader"),
+        (&["--org-role", "owner"], "owner"),
+        (&[], "owner"),
+        (&["--org-role", "reader"], "reader"),
+    ] {
+        let added = json(folder.path(), &[&create, &within[..], said].concat());
+        assert_eq!(added["role"], role, "{said:?}");
+        let listed = json(folder.path(), &[&["user", "list"], &within[..]].concat());
+        assert_eq!(listed[0]["role"], role, "{said:?}");
+    }
     assert_eq!(
         json(folder.path(), &["org", "list"])
             .as_array()
@@ -177,6 +193,7 @@ fn what_the_operator_does_is_in_the_organization_s_log() {
         "organization.archived",
     ];
     assert_eq!(actions, expected);
+    assert!(text(&log[10], "details").contains(text(&key, "key_id")));
     for row in &log {
         assert_eq!(
             (text(row, "actor_kind"), text(row, "actor_name")),
@@ -196,6 +213,61 @@ fn what_the_operator_does_is_in_the_organization_s_log() {
         &[&verify[..], &[&other]].concat(),
         "is broken",
     );
+    assert!(up.terminate().success());
+}
+
+#[test]
+fn a_service_account_gets_keys_until_it_is_revoked() {
+    let folder = folder();
+    let up = Up::start(folder.path());
+    let run = |arguments: &[&str]| {
+        json(
+            folder.path(),
+            &[arguments, &["--project", "default"]].concat(),
+        )
+    };
+    let create = ["service-account", "create", "--name", "ci"];
+    let viewer = run(&[&create[..], &["--role", "viewer", "--scopes", "files"]].concat());
+    assert_eq!(up.get("/v1/files", text(&viewer, "api_key")), 200);
+    assert_eq!(
+        up.get("/v1/fine_tuning/jobs", text(&viewer, "api_key")),
+        403
+    );
+
+    let made = run(&[&create[..], &["--no-key"]].concat());
+    assert_eq!(
+        (&made["role"], &made["key_id"], &made["api_key"]),
+        (&"member".into(), &Value::Null, &Value::Null)
+    );
+    let id = text(&made, "service_account_id");
+    let create_key = ["key", "create", "--name", "k", "--service-account"];
+    let key = run(&[&create_key[..], &[id]].concat());
+    assert_eq!(key["service_account_id"], id);
+    assert_eq!(up.get("/v1/files", text(&key, "api_key")), 200);
+    let listed = run(&["service-account", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["service_account_id"], id);
+
+    let revoked = run(&["service-account", "revoke", id]);
+    assert_eq!(revoked["revoked"], true);
+    assert_eq!(up.get("/v1/files", text(&key, "api_key")), 401);
+    for arguments in [
+        &[&create_key[..], &[id]].concat(),
+        &vec!["service-account", "revoke", id],
+    ] {
+        let arguments = [arguments, &["--project", "default"][..]].concat();
+        refused(folder.path(), &arguments, "has no service account");
+    }
+    let log = lines(folder.path(), &["audit", "export"]);
+    let actions: Vec<&str> = log.iter().map(|row| text(row, "action")).collect();
+    let expected = [
+        "service_account.created",
+        "api_key.created",
+        "service_account.created",
+        "api_key.created",
+        "service_account.deleted",
+    ];
+    assert!(actions.ends_with(&expected), "{actions:?}");
     assert!(up.terminate().success());
 }
 
@@ -244,6 +316,13 @@ fn limits_and_secrets_are_the_operators() {
     }
     let rotated = json(folder.path(), &["secrets", "rotate"]);
     assert_eq!(rotated["resealed"], 0);
+    let log = lines(folder.path(), &["audit", "export"]);
+    let last = log.last().unwrap();
+    assert_eq!(
+        (text(last, "action"), text(last, "object_id")),
+        ("secrets.rotated", text(&rotated, "key"))
+    );
+    assert_eq!(text(last, "details"), r#"{"complete":true}"#);
     assert!(up.terminate().success());
 }
 
