@@ -31,7 +31,7 @@ pub(crate) struct NewFineTuningJob {
     /// The same for rows that the model is measured on.
     #[schema(min_length = 1)]
     validation_file: Option<String>,
-    /// A part of the new model's name: letters, digits, `-`, `_` and `.`.
+    /// A part of the new model's name, in which what is no letter, digit, `-`, `_` or `.` becomes a `-`.
     #[schema(min_length = 1, max_length = 64)]
     suffix: Option<String>,
     /// What is learned, and how.
