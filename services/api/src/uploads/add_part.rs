@@ -7,7 +7,7 @@ use axum::extract::multipart::Field;
 use axum::extract::{Multipart, Request, State};
 use buckets::ProjectObjects;
 use bytes::Bytes;
-use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
+use domain::limits::MAX_PARTS;
 use domain::{PartId, Upload, UploadId};
 use serde::Serialize;
 use store::TenantTx;
@@ -91,7 +91,7 @@ async fn add(
 
     let part_id = PartId::new();
     let key = keys::upload_part(tenant.project_id, id, part_id);
-    let max_bytes = MAX_PART_BYTES.min(upload.size_bytes);
+    let max_bytes = state.limits.max_part_bytes.min(upload.size_bytes);
     let destination = Destination {
         objects: &objects,
         key: &key,
