@@ -5,11 +5,13 @@
 
 pub(crate) mod answer;
 mod causes;
+mod code;
 mod limits;
 mod missing;
 mod request;
 mod rights;
 
+pub use code::ErrorCode;
 pub use missing::Thing;
 
 use std::error::Error as StdError;
@@ -29,7 +31,7 @@ pub struct ApiError {
     kind: Kind,
     message: String,
     param: Option<String>,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     cause: Option<Cause>,
     retry: Option<Retry>,
 }
@@ -100,7 +102,7 @@ impl ApiError {
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
             .param(param)
-            .code("invalid_value")
+            .code(ErrorCode::InvalidValue)
     }
 
     /// The request as a whole cannot be used.
@@ -122,7 +124,7 @@ impl ApiError {
             cause: Some(cause.into()),
             ..Self::new(Kind::Unavailable, "")
         }
-        .code("unavailable")
+        .code(ErrorCode::Unavailable)
     }
 
     /// The project's own bucket is away or refuses us: not our fault, so the answer says whose. Trying again helps only
@@ -136,9 +138,9 @@ impl ApiError {
         Self {
             cause: Some(cause.into()),
             retry: Some(retry),
+            code: ErrorCode::named(fault.code),
             ..Self::new(Kind::OwnBucket, fault.message)
         }
-        .code(fault.code)
     }
 
     /// Names the request's field at fault.
@@ -152,7 +154,7 @@ impl ApiError {
 
     /// Sets the stable word that programs can rely on.
     #[must_use]
-    pub fn code(self, code: &'static str) -> Self {
+    pub fn code(self, code: ErrorCode) -> Self {
         Self {
             code: Some(code),
             ..self

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::{BatchObject, ENDPOINT};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::extract::JsonBody;
 use crate::files::{BATCH, usable};
 use crate::idempotency::{Once, OnceHeader, Opened};
@@ -70,7 +70,7 @@ pub async fn create_batch(
             "The project has {MAX_OPEN_BATCHES} batches that are not finished, which is as many as it may. Wait for \
              one, or cancel one."
         );
-        return Err(ApiError::invalid_request(message).code("too_many_batches"));
+        return Err(ApiError::invalid_request(message).code(ErrorCode::TooManyBatches));
     }
     let batch = Batch {
         id: BatchId::new(),

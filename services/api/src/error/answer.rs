@@ -6,7 +6,7 @@ use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::{ApiError, Kind, Retry};
+use super::{ApiError, ErrorCode, Kind, Retry};
 use crate::answer;
 
 /// How long a client should wait before it tries again what was unavailable.
@@ -66,7 +66,7 @@ struct Fields<'a> {
     message: String,
     r#type: &'static str,
     param: Option<&'a str>,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
 }
 
 impl IntoResponse for ApiError {

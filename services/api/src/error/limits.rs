@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use store::quotas::QuotaExceeded;
 
-use super::{ApiError, Kind, Retry};
+use super::{ApiError, ErrorCode, Kind, Retry};
 
 impl ApiError {
     /// The project has had its `what` of this minute, `limit` of them.
@@ -15,7 +15,7 @@ impl ApiError {
         );
         Self {
             retry: Some(Retry::After(wait)),
-            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+            ..Self::new(Kind::RateLimited, message).code(ErrorCode::RateLimitExceeded)
         }
     }
 
@@ -27,7 +27,7 @@ impl ApiError {
         );
         Self {
             retry: Some(Retry::Never),
-            ..Self::new(Kind::RateLimited, message).code("rate_limit_exceeded")
+            ..Self::new(Kind::RateLimited, message).code(ErrorCode::RateLimitExceeded)
         }
     }
 
@@ -35,14 +35,14 @@ impl ApiError {
     pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Self {
         Self {
             retry: Some(Retry::Never),
-            ..Self::new(Kind::QuotaExceeded, exceeded.to_string()).code("insufficient_quota")
+            ..Self::new(Kind::QuotaExceeded, exceeded.to_string()).code(ErrorCode::InsufficientQuota)
         }
     }
 
     /// The project was archived while the request was under way. The next one is not let in.
     pub fn project_archived() -> Self {
         let message = "The project is archived: nothing begins in it any more.";
-        Self::invalid_request(message).code("project_archived")
+        Self::invalid_request(message).code(ErrorCode::ProjectArchived)
     }
 
     /// After how long the same request may be let through, if all that is wrong is that it comes too soon.

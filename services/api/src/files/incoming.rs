@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use futures::StreamExt as _;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 /// What a form adds to its file: boundaries, headers, small fields.
 const FORM_OVERHEAD_BYTES: u64 = 64 << 10;
@@ -113,7 +113,7 @@ pub(crate) fn cut_short(field: &'static str) -> ApiError {
         field,
         format!("The upload broke off before its end; nothing was stored. Send the {field} again."),
     )
-    .code("upload_incomplete")
+    .code(ErrorCode::UploadIncomplete)
 }
 
 #[cfg(test)]

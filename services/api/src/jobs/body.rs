@@ -53,6 +53,16 @@ pub(crate) struct NewFineTuningJob {
     attune: Option<TrainingSettings>,
 }
 
+/// The request of a new job, and how much of its file is shown.
+#[derive(ToSchema)]
+pub(crate) struct DatasetToPreview {
+    #[serde(flatten)]
+    job: NewFineTuningJob,
+    /// Rows to show: 5 unless set.
+    #[schema(minimum = 1, maximum = 20)]
+    n_rows: Option<u64>,
+}
+
 /// The objects of other methods may be sent along; `type` says which one counts.
 #[derive(ToSchema)]
 #[serde(untagged)]

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::PathId;
 use crate::files::incoming::{Incoming, broken, cut_short};
 use crate::files::intake::{Destination, to_the_end};
@@ -207,7 +207,8 @@ async fn record(
 /// is no place to store things without end.
 async fn check_room(tx: &mut TenantTx, upload: &Upload, part: &Part) -> Result<(), ApiError> {
     let parts = uploads::parts(tx, upload.id).await?;
-    let refused = |message: String| Err(ApiError::invalid("data", message).code("too_many_parts"));
+    let refused =
+        |message: String| Err(ApiError::invalid("data", message).code(ErrorCode::TooManyParts));
     if parts.len() as u64 >= MAX_PARTS {
         return refused(format!("An upload has {MAX_PARTS} parts at most."));
     }

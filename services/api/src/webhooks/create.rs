@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use store::webhooks::{self, MAX_ENDPOINTS};
 
-use super::settings::Given;
+use super::settings::{Given, NewWebhookEndpoint};
 use super::signature::Secret;
 use super::{WebhookEndpointWithSecret, keyring, record};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::extract::JsonBody;
 
 /// Create an endpoint. Its signing secret is in this answer and in no other.
@@ -17,7 +17,7 @@ use crate::extract::JsonBody;
     post,
     path = "/v1/webhook_endpoints",
     tag = "Webhooks",
-    request_body(content = serde_json::Value),
+    request_body(content = NewWebhookEndpoint),
     responses((status = 200, body = WebhookEndpointWithSecret, description = "The endpoint and its secret."))
 )]
 pub async fn create_webhook_endpoint(
@@ -34,7 +34,7 @@ pub async fn create_webhook_endpoint(
     let endpoint = made.ok_or_else(|| {
         let message =
             format!("A project has at most {MAX_ENDPOINTS} webhook endpoints; delete one first.");
-        ApiError::invalid_request(message).code("too_many_webhook_endpoints")
+        ApiError::invalid_request(message).code(ErrorCode::TooManyWebhookEndpoints)
     })?;
     record(
         &mut tx,

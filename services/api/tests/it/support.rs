@@ -1,6 +1,7 @@
 //! A running API with two tenants, a bucket, a clock that stands still, and clients for it all.
 
 mod client;
+mod document;
 mod form;
 mod issuer;
 mod own_bucket;
