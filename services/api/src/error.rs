@@ -41,6 +41,8 @@ pub struct ApiError {
 enum Retry {
     /// Not by itself: it would be refused again. Clients' SDKs retry a 429 otherwise.
     Never,
+    /// Not by itself either, since nobody waits as long, but it may succeed once this has passed.
+    Later(Duration),
     /// Not before this has passed.
     After(Duration),
 }

@@ -164,7 +164,8 @@ const ERRORS: &[Common] = &[
     },
     Common {
         status: "429",
-        description: "Too much is asked for at once; `retry-after` says when to try again.",
+        description: "Too much is asked for. `retry-after` says when there will be room, where that is known; \
+                      `x-should-retry: false` says that the same request by itself is no use.",
         applies: |route| route.needs_key(),
     },
     Common {
@@ -174,7 +175,8 @@ const ERRORS: &[Common] = &[
     },
     Common {
         status: "503",
-        description: "Something that the service depends on is away; `retry-after` says when to try again.",
+        description: "Something that the service depends on is away; `retry-after` says when to try again. Without it, \
+                      and with `x-should-retry: false`, somebody has to mend the project's own bucket first.",
         applies: |route| route.needs_key(),
     },
     Common {

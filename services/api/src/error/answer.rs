@@ -87,6 +87,10 @@ impl IntoResponse for ApiError {
             Some(Retry::Never) => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
+            Some(Retry::Later(wait)) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+            }
             Some(Retry::After(wait)) => {
                 let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
                 headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));

@@ -78,7 +78,8 @@ pub async fn create_job(
 async fn admit(tx: &mut TenantTx, job: &Job, training: &File) -> Result<(), ApiError> {
     let n_rows = training.n_lines.unwrap_or(0).max(1);
     let n_tokens = estimated_tokens(&job.config, n_rows, training.size_bytes);
-    Ok(quotas::admit_job(tx, job, n_tokens, job.created_at).await?)
+    let admitted = quotas::admit_job(tx, job, n_tokens, job.created_at).await;
+    admitted.map_err(|error| ApiError::of_admission(error, job.created_at))
 }
 
 /// Refuses a job that could not report: nobody would see what it was to be seen in.
