@@ -20,9 +20,14 @@ pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-re
 impl ApiError {
     /// The body alone, for a stream whose status was sent long ago.
     pub(crate) fn into_body(self) -> serde_json::Value {
+        self.into_body_of(&answer::request_id())
+    }
+
+    /// The same for a stream that goes on after its request's handler has returned: nobody knows the request's id there.
+    pub(crate) fn into_body_of(self, request_id: &str) -> serde_json::Value {
         self.log();
         serde_json::json!({"error": {
-            "message": self.shown_message(),
+            "message": self.shown_message(request_id),
             "type": self.kind.family(),
             "param": self.param,
             "code": self.code,
@@ -30,7 +35,7 @@ impl ApiError {
     }
 
     /// What a client reads. A server's error has one fixed sentence per kind.
-    fn shown_message(&self) -> String {
+    fn shown_message(&self, request_id: &str) -> String {
         let what = match self.kind {
             Kind::Internal => "The server had an error while it processed your request.",
             Kind::Unavailable => {
@@ -39,10 +44,7 @@ impl ApiError {
             Kind::StorageFull => "The service's storage has no space left.",
             _ => return self.message.clone(),
         };
-        format!(
-            "{what} If it lasts, tell your operator this request id: {}",
-            answer::request_id()
-        )
+        format!("{what} If it lasts, tell your operator this request id: {request_id}")
     }
 
     fn log(&self) {
@@ -73,7 +75,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let error = Fields {
-            message: self.shown_message(),
+            message: self.shown_message(&answer::request_id()),
             r#type: self.kind.family(),
             param: self.param.as_deref(),
             code: self.code,
