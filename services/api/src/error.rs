@@ -1,6 +1,7 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
+//! A permanent conflict is a 400, not a 409: clients retry a 409 as if it were a lock, and here it is one, but for what was
+//! [made before](ApiError::already_made), which says that it is none. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once. What is said in each case stands in a file by what it is about.
 
 pub(crate) mod answer;
@@ -55,6 +56,7 @@ enum Kind {
     NotFound,
     MethodNotAllowed,
     InFlight,
+    AlreadyMade,
     KeyReused,
     TooLarge,
     UnsupportedMediaType,
@@ -75,7 +77,7 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InFlight => StatusCode::CONFLICT,
+            Self::InFlight | Self::AlreadyMade => StatusCode::CONFLICT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -1,6 +1,6 @@
 //! What is wrong with the request as HTTP has it: its size, its type, its range, or that it came before.
 
-use super::{ApiError, ErrorCode, Kind};
+use super::{ApiError, ErrorCode, Kind, Retry};
 
 impl ApiError {
     /// The same request is being carried out by another connection. The one conflict that goes away by itself.
@@ -16,6 +16,18 @@ impl ApiError {
         Self::new(Kind::KeyReused, message)
             .param("Idempotency-Key")
             .code(ErrorCode::IdempotencyKeyReused)
+    }
+
+    /// The same request made `what` before, whose secret was shown then and is not kept. `way_out` says how to get another.
+    pub fn already_made(what: &str, way_out: &str) -> Self {
+        let message = format!(
+            "This request has made {what} already. Its secret was in the first answer and is shown only once: if that \
+             answer was lost, {way_out}."
+        );
+        Self {
+            retry: Some(Retry::Never),
+            ..Self::new(Kind::AlreadyMade, message).code(ErrorCode::AlreadyMade)
+        }
     }
 
     /// The body is longer than `max_bytes`.
