@@ -113,6 +113,11 @@ pub struct OwnBucketFault {
     pub may_pass: bool,
 }
 
+impl OwnBucketFault {
+    /// Every code that one can have: it cannot be reached, it is full, it refuses us.
+    pub const CODES: [&'static str; 3] = ["bucket_unavailable", "bucket_full", "bucket_refused"];
+}
+
 impl ArtifactError {
     /// Whether the same call may succeed later without anyone changing the request.
     pub fn is_transient(&self) -> bool {
@@ -131,11 +136,12 @@ impl ArtifactError {
         let Self::OwnBucket { source, .. } = self else {
             return None;
         };
+        let [unavailable, full, refused] = OwnBucketFault::CODES;
         let (code, hint) = match **source {
-            Self::Unavailable { .. } => ("bucket_unavailable", "Try again soon"),
-            Self::NoSpace { .. } => ("bucket_full", "Make room in it"),
+            Self::Unavailable { .. } => (unavailable, "Try again soon"),
+            Self::NoSpace { .. } => (full, "Make room in it"),
             _ => (
-                "bucket_refused",
+                refused,
                 "Its credentials or their permissions have to be mended",
             ),
         };

@@ -1,6 +1,6 @@
 //! Bounds that hold everywhere, in one place. What an operator may change is a setting of a service instead.
 
-/// The largest file a tenant may upload, unless the operator sets another: 512 MB, as OpenAI's.
+/// The largest file a tenant may send in one request, unless the operator sets another: 512 MB, as OpenAI's.
 pub const DEFAULT_MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// The longest line of a dataset.
@@ -22,8 +22,8 @@ pub const MAX_SEED: u64 = 2_147_483_647;
 /// How often a job is tried before it fails for good.
 pub const MAX_ATTEMPTS: i32 = 4;
 
-/// The largest file that may come in parts, where the operator's own bound is not lower: 8 GB, as OpenAI's.
-pub const MAX_UPLOAD_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// The largest file that may come in parts, unless the operator sets another: 8 GB, as OpenAI's.
+pub const DEFAULT_MAX_UPLOAD_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// The largest part of an upload: 64 MB, as OpenAI's.
 pub const MAX_PART_BYTES: u64 = 64 * 1024 * 1024;
 /// Parts of one upload, used or not.

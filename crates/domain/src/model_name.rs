@@ -57,11 +57,17 @@ impl fmt::Display for ModelName {
 }
 
 /// The name a job's model gets. `tag` is random, so that two jobs with one suffix differ.
+///
+/// Of the suffix, letters, digits, `-`, `_` and `.` stay; each other character becomes a `-`, because colons separate the
+/// parts of a name and names stand in paths.
 pub fn fine_tuned_name(base: &str, org_slug: &str, suffix: Option<&str>, tag: &str) -> String {
-    format!(
-        "{FINE_TUNED_PREFIX}{base}:{org_slug}:{}:{tag}",
-        suffix.unwrap_or_default()
-    )
+    let is_kept = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let suffix: String = suffix
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if is_kept(c) { c } else { '-' })
+        .collect();
+    format!("{FINE_TUNED_PREFIX}{base}:{org_slug}:{suffix}:{tag}")
 }
 
 /// The name of a checkpoint of the model `name`.
@@ -87,6 +93,18 @@ mod tests {
             }
         );
         assert_eq!(parsed.to_string(), checkpoint);
+    }
+
+    #[test]
+    fn no_suffix_breaks_out_of_its_part_of_the_name() {
+        for (suffix, part) in [
+            ("Bot_2.1-é", "Bot_2.1-é"),
+            ("our bot: v2/x\n🙂", "our-bot--v2-x--"),
+            ("::", "--"),
+        ] {
+            let name = fine_tuned_name("smollm2", "acme", Some(suffix), "a1b2c3d4");
+            assert_eq!(name, format!("ft:smollm2:acme:{part}:a1b2c3d4"));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod access;
 mod caller;
 pub mod oidc;
 mod origin;
+pub(crate) mod served;
 mod sign_in;
 mod standing;
 
@@ -125,7 +126,7 @@ impl FromRequestParts<AppState> for Administrator {
         }
         match Identity::of(&parts.headers, state, &origin).await? {
             Identity::Key(key) if key.project_id.is_none() => Ok(Self {
-                org_id: key.org_id,
+                org_id: served::noted(key.org_id),
                 caller: caller(&key),
                 origin,
             }),
@@ -171,7 +172,7 @@ fn caller(key: &Principal) -> Caller {
 fn of_key(key: Principal, origin: Origin) -> Result<Tenant, ApiError> {
     Ok(Tenant {
         project_id: key.project_id.ok_or_else(ApiError::admin_key)?,
-        org_id: key.org_id,
+        org_id: served::noted(key.org_id),
         caller: caller(&key),
         origin,
         org_slug: key.org_slug,
@@ -196,7 +197,7 @@ fn of_user(user: SignedIn, origin: Origin, headers: &HeaderMap) -> Result<Tenant
     }?;
     Ok(Tenant {
         project_id: chosen.project.project_id,
-        org_id: chosen.project.org_id,
+        org_id: served::noted(chosen.project.org_id),
         org_slug: chosen.project.org_slug,
         caller: chosen.caller,
         origin,
@@ -235,7 +236,7 @@ fn administrator(
     });
     let user = owned.ok_or_else(ApiError::admin_key_needed)?;
     Ok(Administrator {
-        org_id: user.org_id,
+        org_id: served::noted(user.org_id),
         caller: Caller::User {
             id: user.id,
             email: user.email,

@@ -3,6 +3,7 @@
 //! This service never loads a model. The inference service checks again that the project may use the model.
 
 mod body;
+mod broken;
 
 use std::time::Duration;
 
@@ -126,7 +127,9 @@ pub async fn create_chat_completion(
         .await
         .map_err(ApiError::unavailable);
     match answer.and_then(checked) {
-        Ok(answer) if answer.status().is_success() => Ok(hold.meter(passed_through(answer))),
+        Ok(answer) if answer.status().is_success() => {
+            Ok(broken::told(hold.meter(passed_through(answer))))
+        }
         // Nothing was computed for a request that was not taken.
         refused => {
             hold.refund();

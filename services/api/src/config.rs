@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use artifacts::S3Config;
-use domain::limits::DEFAULT_MAX_FILE_BYTES;
+use domain::limits::{DEFAULT_MAX_FILE_BYTES, DEFAULT_MAX_UPLOAD_BYTES};
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
 
@@ -48,8 +48,10 @@ pub struct Config {
     /// Whether `x-forwarded-for` is believed (`ATTUNE_TRUSTED_PROXY=1`): only where every request comes through a proxy
     /// that sets it.
     pub trusts_proxy: bool,
-    /// The largest file a tenant may upload (`ATTUNE_MAX_FILE_BYTES`).
+    /// The largest file a tenant may send in one request (`ATTUNE_MAX_FILE_BYTES`).
     pub max_file_bytes: u64,
+    /// The largest file a tenant may send in parts (`ATTUNE_MAX_UPLOAD_BYTES`).
+    pub max_upload_bytes: u64,
 }
 
 impl Config {
@@ -74,16 +76,6 @@ impl Config {
     ) -> anyhow::Result<Self> {
         let required = |name: &str| variable(name).with_context(|| format!("{name} is not set"));
         let listen = variable("ATTUNE_LISTEN").unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
-        let max_file_bytes = match variable("ATTUNE_MAX_FILE_BYTES") {
-            None => DEFAULT_MAX_FILE_BYTES,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|bytes| *bytes > 0)
-                .with_context(|| {
-                    format!("ATTUNE_MAX_FILE_BYTES is `{text}`, which is no number of bytes")
-                })?,
-        };
         Ok(Self {
             database_url: required("DATABASE_URL")?,
             sweep_database_url: variable("ATTUNE_SWEEP_DATABASE_URL"),
@@ -107,7 +99,12 @@ impl Config {
                 .with_context(|| format!("ATTUNE_LISTEN is `{listen}`, which is not host:port"))?,
             replicas: replicas(variable("ATTUNE_API_REPLICAS").as_deref())?,
             trusts_proxy: switch(&variable, "ATTUNE_TRUSTED_PROXY")?,
-            max_file_bytes,
+            max_file_bytes: bytes(&variable, "ATTUNE_MAX_FILE_BYTES", DEFAULT_MAX_FILE_BYTES)?,
+            max_upload_bytes: bytes(
+                &variable,
+                "ATTUNE_MAX_UPLOAD_BYTES",
+                DEFAULT_MAX_UPLOAD_BYTES,
+            )?,
         })
     }
 }
@@ -122,6 +119,19 @@ fn replicas(text: Option<&str>) -> anyhow::Result<u32> {
     replicas.with_context(|| {
         format!("ATTUNE_API_REPLICAS is `{text}`, which is no number of processes")
     })
+}
+
+/// A bound of a length.
+fn bytes(
+    variable: impl Fn(&str) -> Option<String>,
+    name: &str,
+    default: u64,
+) -> anyhow::Result<u64> {
+    let Some(text) = variable(name) else {
+        return Ok(default);
+    };
+    let bytes = text.parse().ok().filter(|bytes| *bytes > 0);
+    bytes.with_context(|| format!("{name} is `{text}`, which is no number of bytes"))
 }
 
 /// A setting that is on or off. A word that is neither is no reason to guess: this opens a door.
@@ -141,6 +151,7 @@ impl fmt::Debug for Config {
             .field("inference_url", &self.inference_url)
             .field("listen", &self.listen)
             .field("max_file_bytes", &self.max_file_bytes)
+            .field("max_upload_bytes", &self.max_upload_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -182,6 +193,7 @@ mod tests {
             ("ATTUNE_INTERNAL_TOKEN", None),
             ("ATTUNE_LISTEN", Some("8080")),
             ("ATTUNE_MAX_FILE_BYTES", Some("0")),
+            ("ATTUNE_MAX_UPLOAD_BYTES", Some("8 GB")),
             ("ATTUNE_API_REPLICAS", Some("0")),
             ("ATTUNE_TRUSTED_PROXY", Some("yes")),
             ("ATTUNE_SECRET_KEYS", Some("k1:abc")),
@@ -198,6 +210,7 @@ mod tests {
     fn the_rest_has_defaults_and_no_secret_is_shown() {
         let config = read("", None).unwrap();
         assert_eq!(config.max_file_bytes, DEFAULT_MAX_FILE_BYTES);
+        assert_eq!(config.max_upload_bytes, DEFAULT_MAX_UPLOAD_BYTES);
         assert_eq!(config.listen.port(), 8080);
         assert!(!format!("{config:?}").contains("secret"));
     }

@@ -1,15 +1,18 @@
 //! Every answer that is not a success, in OpenAI's error body. The one place that knows status codes.
 //!
-//! A permanent conflict is a 400, never a 409: clients retry a 409 as if it were a lock, and here it is one. A 5xx shows a request
+//! A permanent conflict is a 400, not a 409: clients retry a 409 as if it were a lock, and here it is one, but for what was
+//! [made before](ApiError::already_made), which says that it is none. A 5xx shows a request
 //! id and nothing else; its causes are logged here, once. What is said in each case stands in a file by what it is about.
 
 pub(crate) mod answer;
 mod causes;
+mod code;
 mod limits;
 mod missing;
 mod request;
 mod rights;
 
+pub use code::ErrorCode;
 pub use missing::Thing;
 
 use std::error::Error as StdError;
@@ -29,7 +32,7 @@ pub struct ApiError {
     kind: Kind,
     message: String,
     param: Option<String>,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     cause: Option<Cause>,
     retry: Option<Retry>,
 }
@@ -39,6 +42,8 @@ pub struct ApiError {
 enum Retry {
     /// Not by itself: it would be refused again. Clients' SDKs retry a 429 otherwise.
     Never,
+    /// Not by itself either, since nobody waits as long, but it may succeed once this has passed.
+    Later(Duration),
     /// Not before this has passed.
     After(Duration),
 }
@@ -51,6 +56,7 @@ enum Kind {
     NotFound,
     MethodNotAllowed,
     InFlight,
+    AlreadyMade,
     KeyReused,
     TooLarge,
     UnsupportedMediaType,
@@ -71,7 +77,7 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InFlight => StatusCode::CONFLICT,
+            Self::InFlight | Self::AlreadyMade => StatusCode::CONFLICT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -100,7 +106,7 @@ impl ApiError {
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
             .param(param)
-            .code("invalid_value")
+            .code(ErrorCode::InvalidValue)
     }
 
     /// The request as a whole cannot be used.
@@ -122,7 +128,7 @@ impl ApiError {
             cause: Some(cause.into()),
             ..Self::new(Kind::Unavailable, "")
         }
-        .code("unavailable")
+        .code(ErrorCode::Unavailable)
     }
 
     /// The project's own bucket is away or refuses us: not our fault, so the answer says whose. Trying again helps only
@@ -136,9 +142,9 @@ impl ApiError {
         Self {
             cause: Some(cause.into()),
             retry: Some(retry),
+            code: ErrorCode::named(fault.code),
             ..Self::new(Kind::OwnBucket, fault.message)
         }
-        .code(fault.code)
     }
 
     /// Names the request's field at fault.
@@ -152,7 +158,7 @@ impl ApiError {
 
     /// Sets the stable word that programs can rely on.
     #[must_use]
-    pub fn code(self, code: &'static str) -> Self {
+    pub fn code(self, code: ErrorCode) -> Self {
         Self {
             code: Some(code),
             ..self

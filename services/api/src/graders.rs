@@ -2,13 +2,14 @@
 //! asked in the project's name.
 
 mod ask;
+mod body;
 pub mod run;
 pub mod validate;
 
 use grading::{Grader, GraderError};
 use serde_json::Value;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 const PATH: &str = "grader";
 
@@ -22,7 +23,7 @@ impl From<GraderError> for ApiError {
     fn from(error: GraderError) -> Self {
         let refused = Self::invalid(error.field.as_str(), error.to_string());
         if error.is_unsupported {
-            refused.code("unsupported_grader")
+            refused.code(ErrorCode::UnsupportedGrader)
         } else {
             refused
         }

@@ -5,8 +5,8 @@
 //! the same path and body, was given within the last minutes.
 //!
 //! A handler takes [`Once`], opens it in its transaction, and lets it keep the answer before it commits. Only success is
-//! kept: what was refused made nothing, and may be tried again under its key. A route whose answer shows a secret must
-//! not use this, since the answer is stored.
+//! kept: what was refused made nothing, and may be tried again under its key. The answer is stored, so one that shows a
+//! secret is not: its repetition is told [what was made, and the way out](Pending::keep_without_secret).
 
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::header::CONTENT_TYPE;
@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use utoipa::IntoParams;
 
 use crate::error::ApiError;
+use crate::error::answer::SHOULD_RETRY;
 
 /// The header in which a client names its request.
 const KEY_HEADER: &str = "idempotency-key";
@@ -38,7 +39,8 @@ const MAX_KEY_CHARS: usize = 255;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "only described: `mark` reads it")]
 pub(crate) struct OnceHeader {
-    /// A name for this request, of your choice. Sent again within a day, it makes nothing new and gets the same answer.
+    /// A name for this request, of your choice. Sent again within a day, it makes nothing new and gets the same answer, or,
+    /// where that had a secret, a 409 that names what was made.
     #[param(rename = "Idempotency-Key", max_length = 255)]
     key: Option<String>,
 }
@@ -134,15 +136,39 @@ impl Pending {
         tx: &mut TenantTx,
         view: &impl Serialize,
     ) -> Result<Response, ApiError> {
-        let answer = Answer {
-            status: StatusCode::OK.as_u16(),
-            body: serde_json::to_vec(view).map_err(ApiError::internal)?,
-        };
-        if let Some(request) = &self.request {
-            idempotency::keep(tx, request, &answer, self.now).await?;
-        }
+        let answer = answer(StatusCode::OK, view)?;
+        self.store(tx, &answer).await?;
         shown(answer)
     }
+
+    /// The answer with its secret. What is kept for a repetition is `again`, a conflict. Commit next.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn keep_without_secret(
+        self,
+        tx: &mut TenantTx,
+        view: &impl Serialize,
+        again: ApiError,
+    ) -> Result<Response, ApiError> {
+        let told = answer(StatusCode::CONFLICT, &again.into_body())?;
+        self.store(tx, &told).await?;
+        shown(answer(StatusCode::OK, view)?)
+    }
+
+    async fn store(self, tx: &mut TenantTx, answer: &Answer) -> Result<(), ApiError> {
+        if let Some(request) = &self.request {
+            idempotency::keep(tx, request, answer, self.now).await?;
+        }
+        Ok(())
+    }
+}
+
+fn answer(status: StatusCode, body: &impl Serialize) -> Result<Answer, ApiError> {
+    Ok(Answer {
+        status: status.as_u16(),
+        body: serde_json::to_vec(body).map_err(ApiError::internal)?,
+    })
 }
 
 fn mark(headers: &HeaderMap) -> Result<Option<Mark>, ApiError> {
@@ -172,9 +198,13 @@ fn key(value: &HeaderValue) -> Result<String, ApiError> {
 
 fn replayed(answer: Answer) -> Result<Response, ApiError> {
     let mut response = shown(answer)?;
-    response
-        .headers_mut()
-        .insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    let is_refused = response.status().is_client_error();
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    if is_refused {
+        // Clients take a 409 for a lock.
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
     Ok(response)
 }
 

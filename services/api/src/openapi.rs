@@ -12,6 +12,7 @@ use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 
+use crate::error::ErrorCode;
 use crate::idempotency::DOCUMENTED_HEADER;
 use crate::router::ROUTES;
 
@@ -36,9 +37,8 @@ pub(crate) struct ErrorFields {
     /// The field at fault, by its full path.
     #[schema(required)]
     param: Option<String>,
-    /// For programs. It stays the same.
-    #[schema(required)]
-    code: Option<String>,
+    #[schema(required, schema_with = ErrorCode::known_or_new)]
+    code: Option<ErrorCode>,
 }
 
 /// One event of a `text/event-stream`, with its fields' names.
@@ -58,7 +58,7 @@ pub(crate) struct ServerSentEvent {
         title = "Attune",
         description = "Self-hosted fine-tuning behind OpenAI's endpoints. What OpenAI's API has no place for is in the key `attune`."
     ),
-    components(schemas(ErrorBody, ErrorFields)),
+    components(schemas(ErrorBody, ErrorFields, ErrorCode)),
     tags(
         (name = "Files", description = "Datasets, and what jobs leave behind."),
         (name = "Batches", description = "Many chat completions at once, answered within a day."),
@@ -101,13 +101,22 @@ impl Described<'_> {
         self.path.starts_with("/v1/")
     }
 
+    /// Whoever may use several projects says which is meant: by a header, so also where nothing else is said.
+    fn is_of_a_project(&self) -> bool {
+        const OF_ADMINISTRATORS: [&str; 2] = ["/v1/organization/", "/v1/fine_tuning/checkpoints/"];
+        self.needs_key()
+            && !OF_ADMINISTRATORS
+                .iter()
+                .any(|area| self.path.starts_with(area))
+    }
+
     /// Posts without a body can come at the wrong time.
     fn takes_input(&self) -> bool {
-        self.is_post() || self.reads_body || self.has_query
+        self.is_post() || self.reads_body || self.has_query || self.is_of_a_project()
     }
 
     fn names_something(&self) -> bool {
-        self.reads_body || self.needs_key() && self.path.contains('{')
+        self.reads_body || self.is_of_a_project() || self.needs_key() && self.path.contains('{')
     }
 }
 
@@ -155,7 +164,8 @@ const ERRORS: &[Common] = &[
     },
     Common {
         status: "429",
-        description: "Too much is asked for at once; `retry-after` says when to try again.",
+        description: "Too much is asked for. `retry-after` says when there will be room, where that is known; \
+                      `x-should-retry: false` says that the same request by itself is no use.",
         applies: |route| route.needs_key(),
     },
     Common {
@@ -165,7 +175,8 @@ const ERRORS: &[Common] = &[
     },
     Common {
         status: "503",
-        description: "Something that the service depends on is away; `retry-after` says when to try again.",
+        description: "Something that the service depends on is away; `retry-after` says when to try again. Without it, \
+                      and with `x-should-retry: false`, somebody has to mend the project's own bucket first.",
         applies: |route| route.needs_key(),
     },
     Common {
@@ -293,6 +304,22 @@ fn error(description: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_body_says_what_it_holds() {
+        let mut document = document();
+        for (path, item) in &mut document.paths.paths {
+            for (_, operation) in operations(item) {
+                let Some(RefOr::T(body)) = &operation.request_body else {
+                    continue;
+                };
+                for (kind, content) in &body.content {
+                    let says = matches!(content, RefOr::T(content) if matches!(content.schema, Some(RefOr::Ref(_))));
+                    assert!(says, "{path} takes {kind} and does not say what it holds");
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_operation_has_a_name_of_its_own_and_says_what_can_go_wrong() {

@@ -19,7 +19,7 @@ use store::projects::ListedProject;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 
 /// Elements of a page, unless the client asks otherwise; never more than the second.
 const LIMITS: (u32, u32) = (20, 100);
@@ -58,7 +58,7 @@ async fn open_project(
     let found = project(tx, org_id, id).await?;
     if found.archived_at.is_some() {
         let message = format!("The project `{id}` is archived.");
-        return Err(ApiError::invalid("project_id", message).code("project_archived"));
+        return Err(ApiError::invalid("project_id", message).code(ErrorCode::ProjectArchived));
     }
     Ok(found)
 }

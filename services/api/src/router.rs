@@ -11,7 +11,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::error::ApiError;
 use crate::{
-    AppState, answer, audit_logs, batches, chat, docs, files, graders, health, jobs, models,
+    AppState, answer, audit_logs, auth, batches, chat, docs, files, graders, health, jobs, models,
     organization, permissions, rate_limits, telemetry, throttle, uploads, webhooks,
 };
 
@@ -151,6 +151,7 @@ fn dressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(answer::after_panic))
         .layer(from_fn(throttle::show))
+        .layer(from_fn(auth::served::show))
         .layer(from_fn(answer::dress))
 }
 

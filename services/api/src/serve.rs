@@ -110,6 +110,8 @@ fn state(config: &Config) -> anyhow::Result<AppState> {
         trusts_proxy: config.trusts_proxy,
         limits: Limits {
             max_file_bytes: config.max_file_bytes,
+            max_upload_bytes: config.max_upload_bytes,
+            ..Limits::default()
         },
     })
 }

@@ -2,7 +2,9 @@
 
 use buckets::Buckets;
 use domain::Clock;
-use domain::limits::DEFAULT_MAX_FILE_BYTES;
+use domain::limits::{
+    DEFAULT_MAX_FILE_BYTES, DEFAULT_MAX_UPLOAD_BYTES, MAX_BATCH_BYTES, MAX_PART_BYTES,
+};
 use store::Store;
 use store::api_keys::Pepper;
 use store::sealed::Keyring;
@@ -48,17 +50,40 @@ pub struct AppState {
     pub limits: Limits,
 }
 
-/// Bounds that the operator sets.
+/// Bounds of what is sent. The operator sets those of files; the others are OpenAI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest file a tenant may upload.
+    /// The largest file a tenant may send in one request.
     pub max_file_bytes: u64,
+    /// The largest file a tenant may send in parts.
+    pub max_upload_bytes: u64,
+    /// The largest part of an upload.
+    pub max_part_bytes: u64,
+    /// The largest input of a batch.
+    pub max_batch_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_file_bytes: DEFAULT_MAX_FILE_BYTES,
+            max_upload_bytes: DEFAULT_MAX_UPLOAD_BYTES,
+            max_part_bytes: MAX_PART_BYTES,
+            max_batch_bytes: MAX_BATCH_BYTES,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unless_the_operator_says_otherwise_as_much_may_be_sent_as_to_openai() {
+        let limits = Limits::default();
+        assert_eq!(limits.max_file_bytes, 512 << 20);
+        assert_eq!(limits.max_upload_bytes, 8 << 30);
+        assert_eq!(limits.max_part_bytes, 64 << 20);
+        assert_eq!(limits.max_batch_bytes, 200 << 20);
     }
 }

@@ -12,7 +12,7 @@ use store::base_models::BaseModel;
 use text::TextModel;
 use tokio::sync::Semaphore;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 /// How many stay in memory.
 const MAX_KEPT: usize = 8;
@@ -123,7 +123,7 @@ impl Documents {
                  create the job, and it says what it finds.",
                 base.name
             );
-            ApiError::invalid("model", message).code("tokenizer_not_available")
+            ApiError::invalid("model", message).code(ErrorCode::TokenizerNotAvailable)
         };
         Ok(Self {
             tokenizer: get("tokenizer.json").await?.ok_or_else(missing)?,

@@ -26,7 +26,7 @@ pub use sender::Sender;
 
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::Identifies;
 
 impl Identifies for WebhookEndpointId {
@@ -119,6 +119,6 @@ fn keyring(state: &AppState) -> Result<&Keyring, ApiError> {
     state.keyring.as_ref().ok_or_else(|| {
         let message = "This installation has no key to seal signing secrets with, so it has no webhooks: its operator \
                        sets ATTUNE_SECRET_KEYS.";
-        ApiError::invalid_request(message).code("webhooks_not_configured")
+        ApiError::invalid_request(message).code(ErrorCode::WebhooksNotConfigured)
     })
 }

@@ -210,6 +210,7 @@ pub(crate) struct ErrorDetail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::ChatRequest;
 
     #[test]
     fn an_internal_error_shows_the_request_and_nothing_else() {
@@ -222,6 +223,35 @@ mod tests {
                 "type": "server_error", "param": null, "code": "internal_error",
             }})
         );
+    }
+
+    /// The API passes them on, and its document lists every code.
+    #[test]
+    fn every_code_of_an_answer_is_in_the_document_of_the_api() {
+        let document = include_str!("../../../openapi.yaml");
+        let refused = |body: &str| ChatRequest::parse(body.as_bytes()).unwrap_err();
+        let errors = [
+            ChatError::invalid("n", "no"),
+            refused(r#"{"model": 1}"#),
+            refused(r#"{"messages": []}"#),
+            refused(
+                r#"{"model": "m", "modalities": ["audio"], "messages": [{"role": "user", "content": "a"}]}"#,
+            ),
+            ChatError::ModelNotFound("m".to_owned()),
+            ChatError::ContextLengthExceeded {
+                context_length: 1,
+                prompt_tokens: 1,
+            },
+            ChatError::BodyTooLarge,
+            ChatError::Overloaded,
+            ChatError::Unavailable(anyhow::anyhow!("away")),
+            ChatError::Internal(anyhow::anyhow!("broken")),
+        ];
+        let mut codes: Vec<&str> = errors.iter().map(|error| error.code().unwrap()).collect();
+        codes.extend(OwnBucketFault::CODES);
+        for code in codes {
+            assert!(document.contains(&format!("- `{code}`: ")), "{code}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use domain::batch::{COMPLETION_WINDOW, Counts, Times, Usage, WINDOW};
-use domain::limits::{MAX_BATCH_BYTES, MAX_OPEN_BATCHES};
+use domain::limits::MAX_OPEN_BATCHES;
 use domain::{Batch, BatchId, BatchStatus, FieldError};
 use serde_json::Value;
 use store::audit::{self, Act};
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::{BatchObject, ENDPOINT};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::extract::JsonBody;
 use crate::files::{BATCH, usable};
 use crate::idempotency::{Once, OnceHeader, Opened};
@@ -64,13 +64,13 @@ pub async fn create_batch(
         Opened::Answered(answer) => return Ok(answer),
         Opened::New(once) => once,
     };
-    let input = usable_input(&mut tx, input_file, now).await?;
+    let input = usable_input(&mut tx, input_file, state.limits.max_batch_bytes, now).await?;
     if batches::count_open(&mut tx).await? >= MAX_OPEN_BATCHES {
         let message = format!(
             "The project has {MAX_OPEN_BATCHES} batches that are not finished, which is as many as it may. Wait for \
              one, or cancel one."
         );
-        return Err(ApiError::invalid_request(message).code("too_many_batches"));
+        return Err(ApiError::invalid_request(message).code(ErrorCode::TooManyBatches));
     }
     let batch = Batch {
         id: BatchId::new(),
@@ -114,12 +114,17 @@ fn only(body: &Value, field: &'static str, value: &'static str) -> Result<(), Fi
     Err(FieldError::new(field, message))
 }
 
-async fn usable_input(tx: &mut TenantTx, id: &str, now: OffsetDateTime) -> Result<File, ApiError> {
+async fn usable_input(
+    tx: &mut TenantTx,
+    id: &str,
+    max_bytes: u64,
+    now: OffsetDateTime,
+) -> Result<File, ApiError> {
     const PARAM: &str = "input_file_id";
     let file = usable::find(tx, (PARAM, id), ("a batch", BATCH), now).await?;
-    if file.size_bytes > MAX_BATCH_BYTES {
+    if file.size_bytes > max_bytes {
         let message = format!(
-            "The file `{id}` has {} bytes; the input of a batch may have {MAX_BATCH_BYTES}. Make several batches.",
+            "The file `{id}` has {} bytes; the input of a batch may have {max_bytes}. Make several batches.",
             file.size_bytes
         );
         return Err(ApiError::invalid(PARAM, message));

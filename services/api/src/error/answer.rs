@@ -6,7 +6,7 @@ use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::{ApiError, Kind, Retry};
+use super::{ApiError, ErrorCode, Kind, Retry};
 use crate::answer;
 
 /// How long a client should wait before it tries again what was unavailable.
@@ -20,9 +20,14 @@ pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-re
 impl ApiError {
     /// The body alone, for a stream whose status was sent long ago.
     pub(crate) fn into_body(self) -> serde_json::Value {
+        self.into_body_of(&answer::request_id())
+    }
+
+    /// The same for a stream that goes on after its request's handler has returned: nobody knows the request's id there.
+    pub(crate) fn into_body_of(self, request_id: &str) -> serde_json::Value {
         self.log();
         serde_json::json!({"error": {
-            "message": self.shown_message(),
+            "message": self.shown_message(request_id),
             "type": self.kind.family(),
             "param": self.param,
             "code": self.code,
@@ -30,7 +35,7 @@ impl ApiError {
     }
 
     /// What a client reads. A server's error has one fixed sentence per kind.
-    fn shown_message(&self) -> String {
+    fn shown_message(&self, request_id: &str) -> String {
         let what = match self.kind {
             Kind::Internal => "The server had an error while it processed your request.",
             Kind::Unavailable => {
@@ -39,10 +44,7 @@ impl ApiError {
             Kind::StorageFull => "The service's storage has no space left.",
             _ => return self.message.clone(),
         };
-        format!(
-            "{what} If it lasts, tell your operator this request id: {}",
-            answer::request_id()
-        )
+        format!("{what} If it lasts, tell your operator this request id: {request_id}")
     }
 
     fn log(&self) {
@@ -66,14 +68,14 @@ struct Fields<'a> {
     message: String,
     r#type: &'static str,
     param: Option<&'a str>,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let error = Fields {
-            message: self.shown_message(),
+            message: self.shown_message(&answer::request_id()),
             r#type: self.kind.family(),
             param: self.param.as_deref(),
             code: self.code,
@@ -86,6 +88,10 @@ impl IntoResponse for ApiError {
         match self.retry {
             Some(Retry::Never) => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Some(Retry::Later(wait)) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
             }
             Some(Retry::After(wait)) => {
                 let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);

@@ -12,7 +12,7 @@ use domain::upload::UploadError;
 use store::StoreError;
 use store::api_keys::RotationRefused;
 
-use super::{ApiError, Kind};
+use super::{ApiError, ErrorCode, Kind};
 use crate::extract;
 
 impl From<FieldError> for ApiError {
@@ -24,15 +24,15 @@ impl From<FieldError> for ApiError {
 
 impl From<TransitionError> for ApiError {
     fn from(error: TransitionError) -> Self {
-        Self::invalid_request(error.to_string()).code("job_is_final")
+        Self::invalid_request(error.to_string()).code(ErrorCode::JobIsFinal)
     }
 }
 
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         let code = match error {
-            UploadError::Expired => "upload_expired",
-            UploadError::Final(_) => "upload_is_final",
+            UploadError::Expired => ErrorCode::UploadExpired,
+            UploadError::Final(_) => ErrorCode::UploadIsFinal,
         };
         Self::invalid_request(sentence(&error)).code(code)
     }
@@ -40,16 +40,16 @@ impl From<UploadError> for ApiError {
 
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
-        Self::invalid_request(sentence(&error)).code("batch_is_final")
+        Self::invalid_request(sentence(&error)).code(ErrorCode::BatchIsFinal)
     }
 }
 
 impl From<RotationRefused> for ApiError {
     fn from(error: RotationRefused) -> Self {
         let code = match error {
-            RotationRefused::Replaced { .. } => "key_replaced",
-            RotationRefused::Revoked(_) => "key_revoked",
-            RotationRefused::Expired(_) => "key_expired",
+            RotationRefused::Replaced { .. } => ErrorCode::KeyReplaced,
+            RotationRefused::Revoked(_) => ErrorCode::KeyRevoked,
+            RotationRefused::Expired(_) => ErrorCode::KeyExpired,
         };
         Self::invalid_request(sentence(&error)).code(code)
     }
@@ -62,7 +62,7 @@ impl From<ArtifactError> for ApiError {
         }
         match error {
             ArtifactError::NoSpace { .. } => {
-                let full = Self::new(Kind::StorageFull, "").code("storage_full");
+                let full = Self::new(Kind::StorageFull, "").code(ErrorCode::StorageFull);
                 Self {
                     cause: Some(error.into()),
                     ..full

@@ -1,6 +1,6 @@
 //! What is not there, or is somebody else's: the answer is the same for both.
 
-use super::{ApiError, Kind};
+use super::{ApiError, ErrorCode, Kind};
 
 /// Something a client can ask for by its id or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +49,20 @@ impl Thing {
         }
     }
 
-    fn code(self) -> &'static str {
+    fn code(self) -> ErrorCode {
         match self {
-            Self::File => "file_not_found",
-            Self::Job => "job_not_found",
-            Self::Model => "model_not_found",
-            Self::Upload => "upload_not_found",
-            Self::Batch => "batch_not_found",
-            Self::Project => "project_not_found",
-            Self::ApiKey => "api_key_not_found",
-            Self::ServiceAccount => "service_account_not_found",
-            Self::User => "user_not_found",
-            Self::Permission => "permission_not_found",
-            Self::WebhookEndpoint => "webhook_endpoint_not_found",
-            Self::RateLimit => "rate_limit_not_found",
+            Self::File => ErrorCode::FileNotFound,
+            Self::Job => ErrorCode::JobNotFound,
+            Self::Model => ErrorCode::ModelNotFound,
+            Self::Upload => ErrorCode::UploadNotFound,
+            Self::Batch => ErrorCode::BatchNotFound,
+            Self::Project => ErrorCode::ProjectNotFound,
+            Self::ApiKey => ErrorCode::ApiKeyNotFound,
+            Self::ServiceAccount => ErrorCode::ServiceAccountNotFound,
+            Self::User => ErrorCode::UserNotFound,
+            Self::Permission => ErrorCode::PermissionNotFound,
+            Self::WebhookEndpoint => ErrorCode::WebhookEndpointNotFound,
+            Self::RateLimit => ErrorCode::RateLimitNotFound,
         }
     }
 
@@ -89,14 +89,14 @@ impl ApiError {
     /// No such route.
     pub fn no_route(method: &str, path: &str) -> Self {
         let message = format!("There is no route `{} {}`.", shorten(method), shorten(path));
-        Self::new(Kind::NotFound, message).code("unknown_url")
+        Self::new(Kind::NotFound, message).code(ErrorCode::UnknownUrl)
     }
 
     /// The route exists, but not with this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let (method, path) = (shorten(method), shorten(path));
         let message = format!("`{path}` does not take the method {method}.");
-        Self::new(Kind::MethodNotAllowed, message).code("method_not_allowed")
+        Self::new(Kind::MethodNotAllowed, message).code(ErrorCode::MethodNotAllowed)
     }
 }
 

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 /// Settings of a job and the like: nobody needs more.
 const MAX_JSON_BYTES: usize = 1 << 20;
@@ -103,7 +103,8 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn object(bytes: &[u8], parsed: Result<Value, serde_json::Error>) -> Result<Value, ApiError> {
-    let refused = |message: String| Err(ApiError::invalid_request(message).code("invalid_json"));
+    let refused =
+        |message: String| Err(ApiError::invalid_request(message).code(ErrorCode::InvalidJson));
     match parsed {
         Ok(value) if value.is_object() => Ok(value),
         Ok(_) => refused("The request's body must be a JSON object.".to_owned()),

@@ -18,6 +18,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, Thing};
 use crate::extract::PathId;
+use crate::openapi::ErrorBody;
 
 /// Download a file, or a range of its bytes.
 #[utoipa::path(
@@ -30,6 +31,7 @@ use crate::extract::PathId;
     responses(
         (status = 200, content_type = "application/octet-stream", description = "The whole file."),
         (status = 206, content_type = "application/octet-stream", description = "The range that `range` asks for."),
+        (status = 416, body = ErrorBody, description = "The range lies beyond the file's end; `content-range` says where that is."),
     )
 )]
 pub async fn retrieve_file_content(

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::PathId;
 use crate::openapi::build;
 
@@ -77,5 +77,5 @@ fn in_use(id: FileId, needed_by: NeededBy) -> ApiError {
     let message = format!(
         "The file `{id}` is still needed by the {who}. Wait until that has finished, or cancel it first."
     );
-    ApiError::invalid("id", message).code("file_in_use")
+    ApiError::invalid("id", message).code(ErrorCode::FileInUse)
 }

@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::Bytes;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use pieces::Pieces;
 
 /// What a form adds to its file: boundaries, headers, small fields.
@@ -189,7 +189,7 @@ pub(crate) fn cut_short(field: &'static str) -> ApiError {
         field,
         format!("The upload broke off before its end; nothing was stored. Send the {field} again."),
     )
-    .code("upload_incomplete")
+    .code(ErrorCode::UploadIncomplete)
 }
 
 #[cfg(test)]

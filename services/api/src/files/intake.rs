@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use tracing::Instrument as _;
 
 use super::{BATCH, FINE_TUNE};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 /// When OpenAI's own limits let a file expire.
 pub(crate) const EXPIRES_AFTER_SECS: std::ops::RangeInclusive<i64> = 3_600..=2_592_000;
@@ -87,7 +87,7 @@ pub(crate) fn judged(
 ) -> Result<File, ApiError> {
     let Content { stored, scan } = content;
     if stored.size_bytes == 0 {
-        return Err(ApiError::invalid("file", "The file is empty.").code("empty_file"));
+        return Err(ApiError::invalid("file", "The file is empty.").code(ErrorCode::EmptyFile));
     }
     if description.purpose == FINE_TUNE {
         check_rows(&scan)?;
@@ -110,8 +110,9 @@ pub(crate) fn judged(
 }
 
 fn check_rows(scan: &ScanReport) -> Result<(), ApiError> {
-    let refused =
-        |message: String| Err(ApiError::invalid("file", message).code("invalid_file_format"));
+    let refused = |message: String| {
+        Err(ApiError::invalid("file", message).code(ErrorCode::InvalidFileFormat))
+    };
     if scan.first_row == FirstRow::Missing {
         return refused("The file has no rows: all of its lines are blank.".to_owned());
     }

@@ -92,7 +92,7 @@ struct GraderErrors {
     post,
     path = "/v1/fine_tuning/alpha/graders/run",
     tag = "Graders",
-    request_body(content = serde_json::Value),
+    request_body(content = super::body::GraderToRun),
     responses((status = 200, body = GraderRun, description = "The reward, and what failed if it is 0."))
 )]
 pub async fn run_grader(

@@ -23,7 +23,7 @@ pub struct ValidGrader {
     post,
     path = "/v1/fine_tuning/alpha/graders/validate",
     tag = "Graders",
-    request_body(content = serde_json::Value),
+    request_body(content = super::body::GraderToValidate),
     responses((status = 200, body = ValidGrader, description = "The grader, with every default written out."))
 )]
 pub async fn validate_grader(

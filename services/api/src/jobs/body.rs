@@ -31,7 +31,7 @@ pub(crate) struct NewFineTuningJob {
     /// The same for rows that the model is measured on.
     #[schema(min_length = 1)]
     validation_file: Option<String>,
-    /// A part of the new model's name: letters, digits, `-`, `_` and `.`.
+    /// A part of the new model's name, in which what is no letter, digit, `-`, `_` or `.` becomes a `-`.
     #[schema(min_length = 1, max_length = 64)]
     suffix: Option<String>,
     /// What is learned, and how.
@@ -51,6 +51,16 @@ pub(crate) struct NewFineTuningJob {
     integrations: Option<Vec<Integration>>,
     /// Every setting that OpenAI has no place for. OpenAI's clients send it with `extra_body`.
     attune: Option<TrainingSettings>,
+}
+
+/// The request of a new job, and how much of its file is shown.
+#[derive(ToSchema)]
+pub(crate) struct DatasetToPreview {
+    #[serde(flatten)]
+    job: NewFineTuningJob,
+    /// Rows to show: 5 unless set.
+    #[schema(minimum = 1, maximum = 20)]
+    n_rows: Option<u64>,
 }
 
 /// The objects of other methods may be sent along; `type` says which one counts.

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::auto::{Facts, estimated_tokens, learning_rate};
-use domain::config::{IncompatibleModel, Method, TunedModel};
+use domain::config::{Method, TunedModel};
 use domain::model_name::fine_tuned_name;
 use domain::{Job, JobId, JobStatus, TrainingConfig};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use super::body::NewFineTuningJob;
 use super::needs::needs;
 use super::request::NewJob;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::JsonBody;
 use crate::files::{FINE_TUNE, usable};
 use crate::idempotency::{Once, OnceHeader, Opened};
@@ -78,7 +78,8 @@ pub async fn create_job(
 async fn admit(tx: &mut TenantTx, job: &Job, training: &File) -> Result<(), ApiError> {
     let n_rows = training.n_lines.unwrap_or(0).max(1);
     let n_tokens = estimated_tokens(&job.config, n_rows, training.size_bytes);
-    Ok(quotas::admit_job(tx, job, n_tokens, job.created_at).await?)
+    let admitted = quotas::admit_job(tx, job, n_tokens, job.created_at).await;
+    admitted.map_err(|error| ApiError::of_admission(error, job.created_at))
 }
 
 /// Refuses a job that could not report: nobody would see what it was to be seen in.
@@ -89,7 +90,7 @@ async fn may_report(state: &AppState, tx: &mut TenantTx) -> Result<(), ApiError>
     let message = "This project has no account of Weights & Biases. Whoever runs this installation sets one: `attune \
                    admin project wandb set PROJECT --api-key-file FILE`. Without one, leave `integrations` out and read \
                    the job's events or its result file.";
-    Err(ApiError::invalid("integrations", message).code("wandb_not_configured"))
+    Err(ApiError::invalid("integrations", message).code(ErrorCode::WandbNotConfigured))
 }
 
 /// What the audit log keeps of it.
@@ -156,7 +157,7 @@ impl Inputs {
         let checked = tuned.check(&config.tuning, name, &self.model.base.name);
         checked.map_err(|misfit| {
             ApiError::invalid("model", format!("Cannot go on from this model: {misfit}."))
-                .code(IncompatibleModel::CODE)
+                .code(ErrorCode::IncompatibleModel)
         })
     }
 }

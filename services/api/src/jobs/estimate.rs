@@ -136,7 +136,7 @@ struct Count {
     post,
     path = "/v1/fine_tuning/jobs/estimate",
     tag = "Fine-tuning",
-    request_body(content = serde_json::Value),
+    request_body(content = super::body::NewFineTuningJob),
     responses((status = 200, body = JobEstimate, description = "What the job would take."))
 )]
 pub async fn estimate_job(

@@ -1,7 +1,8 @@
 //! The settings of a job, gathered from the places where clients put them.
 //!
-//! OpenAI's own stand in `hyperparameters` (older clients) or in `method.TYPE.hyperparameters`; ours
-//! stand in `attune`, the same object as `job.json`. A setting may be said in two places if it says the same.
+//! OpenAI's own stand in `method.TYPE.hyperparameters`, or in `hyperparameters` (older clients), which says nothing where
+//! the other is given; ours stand in `attune`, the same object as `job.json`. A setting may be said there too if it says
+//! the same.
 
 use domain::config::MethodKind;
 use domain::{FieldError, Hyperparameters};
@@ -18,6 +19,9 @@ const METHODS: [(&str, MethodKind, &[&str]); 2] = [
     ),
 ];
 
+/// The place of a method that is named without settings.
+const METHOD: &str = "method";
+
 /// What a client asks for, all places together. `null`, `"auto"` and absence say nothing.
 ///
 /// # Errors
@@ -29,12 +33,11 @@ pub(super) fn gather(request: &Map<String, Value>) -> Result<Hyperparameters, Fi
         places.push(of_method(method)?);
     }
     if let Some(value) = given("hyperparameters") {
-        places.push(openai_place(
-            "hyperparameters".to_owned(),
-            value,
-            None,
-            &OPENAI_KNOBS,
-        )?);
+        let older = openai_place("hyperparameters".to_owned(), value, None, &OPENAI_KNOBS)?;
+        // The place for which it is deprecated wins, also where that says `"auto"`.
+        if places.iter().all(|(path, _)| path == METHOD) {
+            places.push(older);
+        }
     }
     if let Some(seed) = given("seed") {
         let seed = Map::from_iter([("seed".to_owned(), seed.clone())]);
@@ -78,7 +81,7 @@ fn of_method(method: &Value) -> Result<Place, FieldError> {
     };
     // Clients may send the objects of other methods along; the type says which one counts.
     let Some(of_kind) = method.get(name).filter(|value| !value.is_null()) else {
-        return Ok(("method".to_owned(), alone));
+        return Ok((METHOD.to_owned(), alone));
     };
     let of_kind = of_kind
         .as_object()
@@ -87,7 +90,7 @@ fn of_method(method: &Value) -> Result<Place, FieldError> {
         .get("hyperparameters")
         .filter(|value| !value.is_null())
     {
-        None => Ok(("method".to_owned(), alone)),
+        None => Ok((METHOD.to_owned(), alone)),
         Some(value) => openai_place(format!("{path}.hyperparameters"), value, Some(kind), knobs),
     }
 }
@@ -208,9 +211,9 @@ mod tests {
                 "attune.n_epochs",
             ),
             (
-                json!({"hyperparameters": {"batch_size": 3},
+                json!({"attune": {"batch_size": 3},
                        "method": {"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 4}}}}),
-                "hyperparameters.batch_size",
+                "attune.batch_size",
             ),
             (json!({"seed": 1, "attune": {"seed": 2}}), "attune.seed"),
             (
@@ -221,6 +224,31 @@ mod tests {
             let message = gathered(&request).unwrap_err();
             assert!(message.starts_with(&format!("{field}: ")), "{message}");
         }
+    }
+
+    #[test]
+    fn the_settings_of_the_method_win_over_the_older_place() {
+        let older = json!({"n_epochs": 3, "batch_size": 5});
+        let with = |method: Value| {
+            let request = json!({"hyperparameters": older, "method": method});
+            let read = gathered(&request).unwrap();
+            (read.n_epochs, read.batch_size)
+        };
+        let settings = json!({"n_epochs": "auto", "batch_size": 4});
+        let method = json!({"type": "supervised", "supervised": {"hyperparameters": settings}});
+        assert_eq!(with(method), (None, Some(4)));
+        let method = json!({"type": "dpo", "dpo": {"hyperparameters": {}}});
+        assert_eq!(with(method), (None, None));
+        // A method without settings leaves them where they are.
+        let method = json!({"type": "supervised"});
+        assert_eq!(with(method), (Some(3), Some(5)));
+        // What does not count is no excuse for what cannot be.
+        let wrong = json!({"hyperparameters": {"n_epochs": 0}, "method": {"type": "supervised", "supervised": {"hyperparameters": {}}}});
+        assert!(
+            gathered(&wrong)
+                .unwrap_err()
+                .starts_with("hyperparameters.n_epochs: ")
+        );
     }
 
     #[test]

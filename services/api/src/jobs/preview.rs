@@ -84,7 +84,7 @@ struct Problem {
     post,
     path = "/v1/fine_tuning/jobs/preview",
     tag = "Fine-tuning",
-    request_body(content = serde_json::Value),
+    request_body(content = super::body::DatasetToPreview),
     responses((status = 200, body = DatasetPreview, description = "The rows as text."))
 )]
 pub async fn preview_dataset(

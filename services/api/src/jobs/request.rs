@@ -71,7 +71,6 @@ fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Field
     }
 }
 
-/// The suffix becomes part of the model's name, whose parts are separated by colons and which stands in paths.
 fn suffix(fields: &Map<String, Value>) -> Result<Option<String>, FieldError> {
     let Some(suffix) = text(fields, "suffix")? else {
         return Ok(None);
@@ -79,15 +78,6 @@ fn suffix(fields: &Map<String, Value>) -> Result<Option<String>, FieldError> {
     if suffix.chars().count() > MAX_SUFFIX_CHARS {
         let message = format!("must have between 1 and {MAX_SUFFIX_CHARS} characters");
         return Err(FieldError::new("suffix", message));
-    }
-    if !suffix
-        .chars()
-        .all(|c| c.is_alphanumeric() || "-_.".contains(c))
-    {
-        return Err(FieldError::new(
-            "suffix",
-            "may hold letters, digits, `-`, `_` and `.` only",
-        ));
     }
     Ok(Some(suffix))
 }
@@ -154,8 +144,6 @@ mod tests {
             (json!({"validation_file": ["a"]}), "validation_file"),
             (json!({"suffix": ""}), "suffix"),
             (json!({"suffix": "x".repeat(65)}), "suffix"),
-            (json!({"suffix": "a:b"}), "suffix"),
-            (json!({"suffix": "a b"}), "suffix"),
             (
                 json!({"integrations": [{"type": "wandb"}]}),
                 "integrations[0].wandb",
@@ -189,8 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_suffix_counts_characters() {
-        let read = NewJob::read(&request(json!({"suffix": "é".repeat(64)})));
-        assert!(read.is_ok());
+    fn a_suffix_counts_characters_and_may_hold_any() {
+        for suffix in ["é".repeat(64), "our bot: v2/🙂".to_owned()] {
+            let read = NewJob::read(&request(json!({"suffix": suffix}))).unwrap();
+            assert_eq!(read.suffix, Some(suffix));
+        }
     }
 }

@@ -17,7 +17,7 @@ use store::models::{self, FineTunedModel};
 use crate::AppState;
 use crate::auth::Tenant;
 use crate::chat::passed_through;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::{Params, PathName};
 
 /// An adapter as PEFT keeps it.
@@ -112,7 +112,7 @@ impl Format {
 fn base_model() -> ApiError {
     let message = "This is a base model of the installation. Only a project's own models can be downloaded; \
                    ask the operator for the base.";
-    ApiError::invalid("model", message).code("not_fine_tuned")
+    ApiError::invalid("model", message).code(ErrorCode::NotFineTuned)
 }
 
 async fn peft(objects: &ProjectObjects, model: &FineTunedModel) -> Result<Response, ApiError> {
@@ -151,7 +151,7 @@ async fn no_adapter(objects: &ProjectObjects, model: &FineTunedModel) -> ApiErro
         Err(error) => return error.into(),
     }
     let message = "All weights of this model were trained, so it has no adapter. Ask for `format=merged` or `format=gguf`.";
-    ApiError::invalid("format", message).code("no_adapter")
+    ApiError::invalid("format", message).code(ErrorCode::NoAdapter)
 }
 
 fn readme(model: &FineTunedModel) -> String {

@@ -38,8 +38,10 @@ pub struct ModelLimits {
     max_metadata_pairs: usize,
     max_metadata_key_chars: usize,
     max_metadata_value_chars: usize,
-    /// The largest file that may be uploaded.
+    /// The largest file that may be sent in one request.
     max_file_bytes: u64,
+    /// The largest file that may be sent in parts, by `/v1/uploads`.
+    max_upload_bytes: u64,
     /// Its longest line.
     max_line_bytes: usize,
 }
@@ -93,6 +95,7 @@ pub async fn retrieve_model_limits(
         max_metadata_key_chars: MAX_METADATA_KEY_CHARS,
         max_metadata_value_chars: MAX_METADATA_VALUE_CHARS,
         max_file_bytes: state.limits.max_file_bytes,
+        max_upload_bytes: state.limits.max_upload_bytes,
         max_line_bytes: MAX_LINE_BYTES,
     }))
 }

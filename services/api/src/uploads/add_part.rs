@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use buckets::ProjectObjects;
 use bytes::Bytes;
-use domain::limits::{MAX_PART_BYTES, MAX_PARTS};
+use domain::limits::MAX_PARTS;
 use domain::{PartId, Upload, UploadId};
 use serde::Serialize;
 use store::TenantTx;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::PathId;
 use crate::files::incoming::{FormField, Incoming, cut_short};
 use crate::files::intake::{Destination, to_the_end};
@@ -90,7 +90,7 @@ async fn add(
 
     let part_id = PartId::new();
     let key = keys::upload_part(tenant.project_id, id, part_id);
-    let max_bytes = MAX_PART_BYTES.min(upload.size_bytes);
+    let max_bytes = state.limits.max_part_bytes.min(upload.size_bytes);
     let destination = Destination {
         objects: &objects,
         key: &key,
@@ -202,7 +202,8 @@ async fn record(
 /// is no place to store things without end.
 async fn check_room(tx: &mut TenantTx, upload: &Upload, part: &Part) -> Result<(), ApiError> {
     let parts = uploads::parts(tx, upload.id).await?;
-    let refused = |message: String| Err(ApiError::invalid("data", message).code("too_many_parts"));
+    let refused =
+        |message: String| Err(ApiError::invalid("data", message).code(ErrorCode::TooManyParts));
     if parts.len() as u64 >= MAX_PARTS {
         return refused(format!("An upload has {MAX_PARTS} parts at most."));
     }

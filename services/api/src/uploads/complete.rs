@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 use super::{UploadObject, fields};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::{JsonBody, PathId};
 use crate::files::create::created;
 use crate::files::intake::{Content, Description, Destination, judged, to_the_end};
@@ -129,7 +129,7 @@ fn check_parts(upload: &Upload, parts: &[Part], with: &Completion) -> Result<(),
              order, or begin another upload.",
             upload.size_bytes
         );
-        return Err(ApiError::invalid("part_ids", message).code("upload_size_mismatch"));
+        return Err(ApiError::invalid("part_ids", message).code(ErrorCode::UploadSizeMismatch));
     }
     Ok(())
 }
@@ -137,7 +137,8 @@ fn check_parts(upload: &Upload, parts: &[Part], with: &Completion) -> Result<(),
 /// A part that does not exist or is another upload's: the answer is the same for both.
 pub(super) fn no_part(id: &str) -> ApiError {
     let id: String = id.chars().take(160).collect();
-    ApiError::invalid("part_ids", format!("The upload has no part `{id}`.")).code("part_not_found")
+    ApiError::invalid("part_ids", format!("The upload has no part `{id}`."))
+        .code(ErrorCode::PartNotFound)
 }
 
 enum JoinError {
@@ -193,7 +194,7 @@ async fn join(
         found.unwrap_or_default(),
         with.md5.as_deref().unwrap_or_default()
     );
-    let error = ApiError::invalid("md5", message).code("checksum_mismatch");
+    let error = ApiError::invalid("md5", message).code(ErrorCode::ChecksumMismatch);
     Err(JoinError::Other(Box::new(error)))
 }
 

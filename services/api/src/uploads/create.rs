@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::limits::MAX_UPLOAD_BYTES;
 use domain::upload::UPLOAD_LIFETIME;
 use domain::{FieldError, Upload, UploadId, UploadStatus};
 use serde_json::{Map, Value};
@@ -66,7 +65,7 @@ pub async fn create_upload(
         project_id: tenant.project_id,
         filename: filename(fields::text(asked, "filename")?),
         purpose: purpose::parse(fields::text(asked, "purpose")?)?.to_owned(),
-        size_bytes: size(asked, state.limits.max_file_bytes.min(MAX_UPLOAD_BYTES))?,
+        size_bytes: size(asked, state.limits.max_upload_bytes)?,
         expires_after_secs: fields::expires_after(asked, "expires_after")?,
         status: UploadStatus::Pending,
         completed: None,
@@ -93,7 +92,7 @@ fn size(fields: &Map<String, Value>, max_bytes: u64) -> Result<u64, FieldError> 
         None | Some(Value::Null) => "is required".to_owned(),
         Some(bytes) => match bytes.as_u64().filter(|bytes| *bytes > 0) {
             Some(bytes) if bytes <= max_bytes => return Ok(bytes),
-            Some(_) => format!("must be {max_bytes} at most: no file may be larger here"),
+            Some(_) => format!("must be {max_bytes} at most: no upload may be larger here"),
             None => "must be the file's length in bytes, 1 or more".to_owned(),
         },
     };

@@ -7,6 +7,7 @@ use axum::extract::State;
 use domain::WebhookEndpointId;
 use serde_json::Value;
 use store::webhooks;
+use utoipa::ToSchema;
 
 use super::signature::Secret;
 use super::{WebhookEndpointWithSecret, keyring, missing, record};
@@ -18,6 +19,15 @@ use crate::extract::{JsonBody, PathId};
 const KEEP: &str = "keep_old_secret_active_for_24_hours";
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
+/// The body, as the documentation shows it.
+#[derive(ToSchema)]
+#[schema(as = WebhookSecretRotation)]
+#[expect(dead_code, reason = "a body is read field by field")]
+struct SecretRotation {
+    /// False unless set: then the old secret is good for nothing from now on.
+    keep_old_secret_active_for_24_hours: Option<bool>,
+}
+
 /// Give an endpoint a new signing secret. With `keep_old_secret_active_for_24_hours` deliveries carry a signature of
 /// either for a day.
 #[utoipa::path(
@@ -25,7 +35,7 @@ const KEPT_FOR: Duration = Duration::from_hours(24);
     path = "/v1/webhook_endpoints/{id}/rotate_secret",
     tag = "Webhooks",
     params(("id" = String, Path, description = "The endpoint's id, `we_…`.")),
-    request_body(content = serde_json::Value),
+    request_body(content = SecretRotation),
     responses((status = 200, body = WebhookEndpointWithSecret, description = "The endpoint and its new secret."))
 )]
 pub async fn rotate_webhook_secret(

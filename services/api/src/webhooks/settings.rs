@@ -3,11 +3,62 @@
 use domain::WebhookEventType;
 use serde_json::Value;
 use store::webhooks::Settings;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::ArrayBuilder;
+use utoipa::openapi::{Object, Schema};
 
 use super::Sender;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
+use crate::openapi::build::{nullable, word};
 
 const MAX_NAME_CHARS: usize = 128;
+
+/// The body of a new endpoint, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+pub(super) struct NewWebhookEndpoint {
+    #[schema(min_length = 1, max_length = 128)]
+    name: String,
+    /// Where events are sent: `https`, and not inside the installation's own network unless its operator allows it.
+    url: String,
+    #[schema(schema_with = event_type_list)]
+    event_types: Vec<String>,
+}
+
+/// The body of a change, as the documentation shows it. What is absent or null stays.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+pub(super) struct WebhookEndpointChange {
+    #[schema(min_length = 1, max_length = 128)]
+    name: Option<String>,
+    /// Where events are sent: `https`, and not inside the installation's own network unless its operator allows it.
+    url: Option<String>,
+    #[schema(required = false, schema_with = event_type_list_or_null)]
+    event_types: Option<Vec<String>>,
+}
+
+/// The body of a test, as the documentation shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a body is read field by field")]
+pub(super) struct WebhookEventToTest {
+    /// What to send a sample of.
+    #[schema(schema_with = event_type_word)]
+    event_type: String,
+}
+
+fn event_type_word() -> Object {
+    word(&WebhookEventType::ALL.map(WebhookEventType::as_str))
+}
+
+fn event_type_list() -> ArrayBuilder {
+    ArrayBuilder::new()
+        .items(event_type_word())
+        .min_items(Some(1))
+}
+
+fn event_type_list_or_null() -> Schema {
+    nullable(event_type_list()).into()
+}
 
 /// What a request names; the rest stays as it is.
 pub(super) struct Given {
@@ -64,7 +115,7 @@ pub(super) fn event_type(body: &Value) -> Result<WebhookEventType, ApiError> {
 
 async fn allowed(sender: &Sender, url: &str) -> Result<(), ApiError> {
     sender.check(url).await.map_err(|error| {
-        ApiError::invalid("url", format!("`url`: {error}.")).code("invalid_webhook_url")
+        ApiError::invalid("url", format!("`url`: {error}.")).code(ErrorCode::InvalidWebhookUrl)
     })
 }
 

@@ -8,11 +8,11 @@ use store::webhooks;
 use utoipa::ToSchema;
 
 use super::sender::Message;
-use super::settings::event_type;
+use super::settings::{WebhookEventToTest, event_type};
 use super::{keyring, missing};
 use crate::AppState;
 use crate::auth::Tenant;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::extract::{JsonBody, PathId};
 
 /// What the receiver said.
@@ -34,7 +34,7 @@ pub struct WebhookTest {
     path = "/v1/webhook_endpoints/{id}/test",
     tag = "Webhooks",
     params(("id" = String, Path, description = "The endpoint's id, `we_…`.")),
-    request_body(content = serde_json::Value),
+    request_body(content = WebhookEventToTest),
     responses((status = 200, body = WebhookTest, description = "The receiver answered."))
 )]
 pub async fn test_webhook_endpoint(
@@ -65,7 +65,7 @@ pub async fn test_webhook_endpoint(
         .await;
     let status_code = sent.map_err(|error| {
         ApiError::invalid_request(format!("The test was not delivered: {error}."))
-            .code("webhook_not_delivered")
+            .code(ErrorCode::WebhookNotDelivered)
     })?;
     Ok(Json(WebhookTest {
         object: "webhook_endpoint.test",

@@ -5,7 +5,7 @@ use axum::extract::State;
 use domain::WebhookEndpointId;
 use store::webhooks::{self, Settings};
 
-use super::settings::Given;
+use super::settings::{Given, WebhookEndpointChange};
 use super::{WebhookEndpoint, missing, record};
 use crate::AppState;
 use crate::auth::Tenant;
@@ -18,7 +18,7 @@ use crate::extract::{JsonBody, PathId};
     path = "/v1/webhook_endpoints/{id}",
     tag = "Webhooks",
     params(("id" = String, Path, description = "The endpoint's id, `we_…`.")),
-    request_body(content = serde_json::Value),
+    request_body(content = WebhookEndpointChange),
     responses((status = 200, body = WebhookEndpoint, description = "The endpoint as it is now."))
 )]
 pub async fn update_webhook_endpoint(

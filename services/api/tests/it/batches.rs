@@ -446,13 +446,39 @@ async fn the_apis_own_login_takes_no_turns() {
     assert!(matches!(refused, Err(TurnError::Store(_))), "{refused:?}");
 }
 
+/// Everything that alice's endpoints are to be told, of every kind of end that a batch can have.
+async fn told(app: &TestApp) -> Vec<(String, String)> {
+    let mut tx = app.worker_store().await.worker_tx().await.unwrap();
+    let due = delivery::take(&mut tx, 10, Duration::from_mins(1))
+        .await
+        .unwrap();
+    let told = due
+        .into_iter()
+        .map(|told| (told.event_type.to_string(), told.object_id));
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    told
+}
+
+async fn hear_of_every_end(app: &TestApp) {
+    let ends = [
+        "batch.cancelled",
+        "batch.completed",
+        "batch.expired",
+        "batch.failed",
+    ];
+    let hook = json!({"name": "ours", "url": "http://127.0.0.1:9/", "event_types": ends});
+    app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
+}
+
+fn event(event_type: &str, batch: &str) -> (String, String) {
+    (event_type.to_owned(), batch.to_owned())
+}
+
 #[tokio::test]
 async fn the_end_of_a_batch_is_told_once() {
     let (app, stand_in) = start().await;
-    let hook = json!({
-        "name": "ours", "url": "http://127.0.0.1:9/", "event_types": ["batch.completed", "batch.cancelled"],
-    });
-    app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
+    hear_of_every_end(&app).await;
     let completed = app.alice.batch(&["ok"]).await;
     let runner = runner(&app, &stand_in, PACE).await;
     while take_turn(&runner).await {}
@@ -461,18 +487,34 @@ async fn the_end_of_a_batch_is_told_once() {
         app.alice.cancel_batch(&cancelled).await;
     }
     while take_turn(&runner).await {}
-    let mut tx = app.worker_store().await.worker_tx().await.unwrap();
-    let due = delivery::take(&mut tx, 10, Duration::from_mins(1))
-        .await
-        .unwrap();
-    let mut told: Vec<(&str, &str)> = due
-        .iter()
-        .map(|told| (told.event_type.as_str(), told.object_id.as_str()))
-        .collect();
-    told.sort_unstable();
     let expected = [
-        ("batch.cancelled", cancelled.as_str()),
-        ("batch.completed", completed.as_str()),
+        event("batch.cancelled", &cancelled),
+        event("batch.completed", &completed),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(told(&app).await, expected);
+}
+
+#[tokio::test]
+async fn a_batch_that_failed_or_ran_out_of_time_is_told_of_too() {
+    let (app, stand_in) = start().await;
+    hear_of_every_end(&app).await;
+    let short = Pace {
+        turn: Duration::from_millis(200),
+        ..PACE
+    };
+    let runner = runner(&app, &stand_in, short).await;
+    let file = app.alice.batch_input("no JSON\n").await;
+    let failed = app.alice.post("/v1/batches", &request(&file)).await.ok();
+    while take_turn(&runner).await {}
+    let expired = app.alice.batch(&["away"]).await;
+    assert!(take_turn(&runner).await);
+    app.clock.advance(Duration::from_hours(24));
+    while take_turn(&runner).await {}
+    let failed = failed["id"].as_str().unwrap();
+    assert_eq!(app.alice.found_batch(failed).await["status"], "failed");
+    let expected = [
+        event("batch.expired", &expired),
+        event("batch.failed", failed),
+    ];
+    assert_eq!(told(&app).await, expected);
 }

@@ -1,6 +1,7 @@
 //! Chat completions against a stand-in for the inference service, which speaks the same HTTP.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -19,6 +20,16 @@ async fn stand_in(headers: HeaderMap, Json(request): Json<Value>) -> Response {
             let events = ["data: {\"a\":1}\n\n", "data: [DONE]\n\n"]
                 .map(|event| Ok::<_, Infallible>(Bytes::from(event)));
             let body = Body::from_stream(futures::stream::iter(events));
+            ([("content-type", "text/event-stream")], body).into_response()
+        }
+        "dying" => {
+            let events = async_stream::stream! {
+                yield Ok(Bytes::from("data: {\"a\":1}\n\ndata: {\"a\""));
+                // It is on its way before the connection breaks.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                yield Err(std::io::Error::other("killed"));
+            };
+            let body = Body::from_stream(events);
             ([("content-type", "text/event-stream")], body).into_response()
         }
         "missing" => (
@@ -76,6 +87,29 @@ async fn a_stream_is_passed_through_untouched() {
         .await;
     assert_eq!(answer.header("content-type"), "text/event-stream");
     assert_eq!(answer.text, "data: {\"a\":1}\n\ndata: [DONE]\n\n");
+}
+
+#[tokio::test]
+async fn a_stream_whose_service_dies_ends_with_an_error() {
+    let app = start().await;
+    let answer = app
+        .alice
+        .post("/v1/chat/completions", &request("dying"))
+        .await;
+    assert_eq!(answer.status, 200);
+    let events: Vec<&str> = answer.text.split_terminator("\n\n").collect();
+    let [first, last] = events[..] else {
+        panic!("a whole event and an error: {}", answer.text);
+    };
+    assert_eq!(first, "data: {\"a\":1}");
+    let error: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
+    let error = &error["error"];
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&json!("service_unavailable_error"), &json!("unavailable"))
+    );
+    let id = answer.header("x-request-id");
+    assert!(error["message"].as_str().unwrap().ends_with(id), "{error}");
 }
 
 #[tokio::test]

@@ -97,3 +97,23 @@ async fn clients_telemetry_is_ignored() {
         .header("openai-project", "proj_x");
     assert_eq!(app.alice.send(request).await.status, 200);
 }
+
+#[tokio::test]
+async fn whoever_is_let_in_is_told_whose_organization_answers() {
+    let app = TestApp::start().await;
+    let org = app.alice_org.to_string();
+    for (client, path, status, expected) in [
+        (&app.alice, "/v1/models", 200, org.as_str()),
+        (&app.alice, "/v1/files/file-1", 404, &org),
+        (&app.alice, "/v1/organization/projects", 403, ""),
+        (&app.admin, "/v1/organization/projects", 200, &org),
+        (&app.anonymous, "/v1/models", 401, ""),
+        (&app.anonymous, "/healthz", 200, ""),
+    ] {
+        let answer = client.get(path).await;
+        let found = (answer.status, answer.header("openai-organization"));
+        assert_eq!(found, (status, expected), "{path}");
+    }
+    let bobs = app.bob.get("/v1/models").await;
+    assert_ne!(bobs.header("openai-organization"), org);
+}

@@ -7,7 +7,9 @@ use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
 use store::quotas::{self, Quotas};
 
-use crate::support::{Answer, Client, Form, MAX_FILE_BYTES, ROWS, START, TestApp, redacted};
+use crate::support::{
+    Answer, Client, Form, MAX_FILE_BYTES, MAX_UPLOAD_BYTES, ROWS, START, TestApp, redacted,
+};
 
 fn request(bytes: usize) -> Value {
     json!({"filename": "train.jsonl", "purpose": "fine-tune", "bytes": bytes, "mime_type": "text/jsonl"})
@@ -28,6 +30,21 @@ impl Client {
     pub(crate) async fn add_part(&self, upload: &str, content: &str) -> String {
         let answer = self.post_part(upload, Form::part(content)).await;
         answer.ok()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of a new file, sent in two parts.
+    pub(crate) async fn file_in_parts(&self, purpose: &str, content: &str) -> String {
+        let mut body = request(content.len());
+        body["purpose"] = purpose.into();
+        let begun = self.post("/v1/uploads", &body).await.ok();
+        let id = begun["id"].as_str().unwrap();
+        let (first, second) = content.split_at(content.len() / 2);
+        let parts = [
+            self.add_part(id, first).await,
+            self.add_part(id, second).await,
+        ];
+        let done = self.complete(id, &json!({"part_ids": parts})).await.ok();
+        done["file"]["id"].as_str().unwrap().to_owned()
     }
 
     async fn post_part(&self, upload: &str, form: Form) -> Answer {
@@ -118,6 +135,23 @@ async fn parts_sent_at_once_become_a_file_in_the_order_that_is_named_last() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_one_request_comes_in_parts_none_of_which_is() {
+    let app = TestApp::start().await;
+    let max = usize::try_from(MAX_FILE_BYTES).unwrap();
+    let content = ROWS.repeat(max / ROWS.len() + 1);
+    let whole = app.alice.upload(Form::of("fine-tune", &content)).await;
+    assert_eq!(whole.status, 413);
+    let id = app.alice.file_in_parts("fine-tune", &content).await;
+    let file = app.alice.get(&format!("/v1/files/{id}")).await.ok();
+    assert_eq!(file["bytes"], content.len());
+
+    let upload = app.alice.begin_upload(max + 1).await;
+    let part = Form::part(vec![b'x'; max + 1]);
+    assert_eq!(app.alice.post_part(&upload, part).await.refusal().0, 413);
+    app.alice.add_part(&upload, &"x".repeat(max)).await;
+}
+
+#[tokio::test]
 async fn a_part_says_what_it_is_a_part_of() {
     let app = TestApp::start().await;
     let id = app.alice.begin_upload(8).await;
@@ -145,7 +179,7 @@ async fn a_new_upload_names_its_faults() {
         ("bytes", json!(0), "bytes"),
         ("bytes", json!(-1), "bytes"),
         ("bytes", json!(1.5), "bytes"),
-        ("bytes", json!(MAX_FILE_BYTES + 1), "bytes"),
+        ("bytes", json!(MAX_UPLOAD_BYTES + 1), "bytes"),
         ("bytes", json!(u64::MAX), "bytes"),
         ("expires_after", json!(60), "expires_after.anchor"),
         (

@@ -123,6 +123,16 @@ async fn a_job_that_would_train_too_much_today_is_refused() {
         "{}",
         refused.text
     );
+    let now = domain::Clock::from(app.clock.clone()).now();
+    let midnight = now.replace_time(time::Time::MIDNIGHT) + time::Duration::DAY;
+    let secs = (midnight - now).whole_seconds().to_string();
+    assert_eq!(
+        (
+            refused.header("x-should-retry"),
+            refused.header("retry-after")
+        ),
+        ("false", secs.as_str())
+    );
     app.alice.job(epochs(1)).await;
 }
 

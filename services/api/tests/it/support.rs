@@ -1,6 +1,7 @@
 //! A running API with two tenants, a bucket, a clock that stands still, and clients for it all.
 
 mod client;
+mod document;
 mod form;
 mod issuer;
 mod own_bucket;
@@ -39,6 +40,8 @@ use tokio::task::JoinHandle;
 pub(crate) const START: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 /// Small enough to be exceeded by a test.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 << 10;
+/// What comes in parts may be larger.
+pub(crate) const MAX_UPLOAD_BYTES: u64 = 4 * MAX_FILE_BYTES;
 /// Two rows to train on.
 pub(crate) const ROWS: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n\
                         {\"messages\": [{\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}\n";
@@ -128,6 +131,9 @@ impl TestApp {
             trusts_proxy,
             limits: Limits {
                 max_file_bytes: MAX_FILE_BYTES,
+                max_upload_bytes: MAX_UPLOAD_BYTES,
+                max_part_bytes: MAX_FILE_BYTES,
+                max_batch_bytes: MAX_FILE_BYTES,
             },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -179,6 +185,7 @@ impl TestApp {
             replicas: 1,
             trusts_proxy: false,
             max_file_bytes: MAX_FILE_BYTES,
+            max_upload_bytes: MAX_UPLOAD_BYTES,
         }
     }
 

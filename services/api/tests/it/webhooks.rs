@@ -106,6 +106,42 @@ async fn an_endpoint_is_made_shown_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_repetition_makes_no_second_endpoint_and_is_told_which_was_made() {
+    let app = TestApp::start().await;
+    let body = json!({"name": "ours", "url": "http://127.0.0.1:9/hook", "event_types": EVENTS});
+    let send = async || {
+        let request = app.alice.request(reqwest::Method::POST, PATH);
+        app.alice
+            .send(request.header("idempotency-key", "k1").json(&body))
+            .await
+    };
+    let made = send().await.ok();
+    for _ in 0..2 {
+        let again = send().await;
+        assert_eq!(
+            again.refusal(),
+            (409, None, Some("already_made".to_owned()))
+        );
+        assert!(
+            again.text.contains(made["id"].as_str().unwrap()),
+            "{}",
+            again.text
+        );
+        assert!(!again.text.contains(secret_of(&made)), "{}", again.text);
+        assert_eq!(again.header("x-should-retry"), "false");
+    }
+    let list = app.alice.get(PATH).await.ok();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    // The secret is nowhere but sealed in its own row.
+    sqlx_run(
+        &app,
+        "DO $$ BEGIN ASSERT (SELECT count(*) = 1 AND bool_and(position('whsec'::bytea IN body) = 0)
+                             FROM idempotency_keys); END $$",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn what_makes_no_endpoint_names_its_field() {
     let app = TestApp::start().await;
     let good = json!({"name": "n", "url": "http://127.0.0.1:9/", "event_types": ["batch.failed"]});

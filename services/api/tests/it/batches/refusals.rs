@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{PACE, input, request, runner, start, take_turn};
-use crate::support::{Form, ROWS};
+use crate::support::{Form, MAX_FILE_BYTES, ROWS};
 
 #[tokio::test]
 async fn a_new_batch_names_its_faults() {
@@ -41,6 +41,22 @@ async fn a_new_batch_names_its_faults() {
     app.clock.advance(Duration::from_hours(30 * 24));
     let expired = app.alice.post("/v1/batches", &request(&file)).await;
     assert_eq!(expired.refusal().0, 404);
+}
+
+#[tokio::test]
+async fn the_input_of_a_batch_may_be_so_long_and_no_longer() {
+    let (app, _stand_in) = start().await;
+    let lines = input(&["ok"]);
+    let max = usize::try_from(MAX_FILE_BYTES).unwrap();
+    for (n_bytes, status) in [(max, 200), (max + 1, 400)] {
+        let content = format!("{lines}{}", "\n".repeat(n_bytes - lines.len()));
+        let file = app.alice.file_in_parts("batch", &content).await;
+        let answer = app.alice.post("/v1/batches", &request(&file)).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        if status == 400 {
+            assert_eq!(answer.refusal().1.as_deref(), Some("input_file_id"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-use super::{Form, ROWS};
+use super::{Form, ROWS, document};
 
 /// Sends requests as one key's holder.
 #[derive(Clone)]
@@ -83,14 +83,21 @@ impl Client {
         }
     }
 
+    /// Fails the test if the document of the API has no such answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let (http, request) = request.build_split();
+        let request = request.unwrap();
+        let method = request.method().clone();
+        let response = http.execute(request).await.unwrap();
+        let path = response.url().path().to_owned();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer {
+        let answer = Answer {
             status,
             headers,
             text: response.text().await.unwrap(),
-        }
+        };
+        document::hold(&method, &path, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
