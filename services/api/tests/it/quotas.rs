@@ -100,6 +100,44 @@ async fn a_job_beyond_the_queue_s_limit_is_told_the_way_out() {
 }
 
 #[tokio::test]
+async fn jobs_set_aside_come_back_into_the_queue_only_as_places_are_free() {
+    let app = TestApp::start().await;
+    limit(&app, json!({"attune": {"max_queued_jobs": 1}})).await;
+    let path = |job: &Value, verb| {
+        let id = job["id"].as_str().unwrap();
+        format!("/v1/fine_tuning/jobs/{id}/{verb}")
+    };
+    let mut paused = Vec::new();
+    for _ in 0..3 {
+        let job = app.alice.job(json!({})).await;
+        app.alice.post_text(&path(&job, "pause"), "").await.ok();
+        paused.push(job);
+    }
+    let resume = async |job| app.alice.post_text(&path(job, "resume"), "").await;
+    assert_eq!(resume(&paused[0]).await.ok()["status"], "queued");
+    let refused = resume(&paused[1]).await;
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("insufficient_quota".to_owned()))
+    );
+    assert!(refused.text.contains("max_queued_jobs"), "{}", refused.text);
+    let still = format!("/v1/fine_tuning/jobs/{}", paused[1]["id"].as_str().unwrap());
+    let still = app.alice.get(&still).await.ok();
+    assert_eq!(still["status"], "paused");
+    // Asking again for what is so already takes no place.
+    resume(&paused[0]).await.ok();
+    app.claim(&app.worker_store().await).await;
+    assert_eq!(resume(&paused[1]).await.ok()["status"], "queued");
+    assert_eq!(resume(&paused[2]).await.status, 429);
+    // A worker that is at a job has not handed it back: resumed at once, it still needs its place.
+    app.alice
+        .post_text(&path(&paused[0], "pause"), "")
+        .await
+        .ok();
+    assert_eq!(resume(&paused[0]).await.status, 429);
+}
+
+#[tokio::test]
 async fn a_job_that_would_train_too_much_today_is_refused() {
     let app = TestApp::start().await;
     let one_epoch = (ROWS.len() / 4) as u64;
