@@ -9,9 +9,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
+use store::queue;
+use store::quotas::{self, Quotas};
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Form, ROWS, TestApp};
+use crate::support::{ANY_WORKER, Answer, Form, ROWS, TestApp};
 
 async fn limit(app: &TestApp, limits: Value) {
     let path = format!(
@@ -135,6 +137,67 @@ async fn jobs_set_aside_come_back_into_the_queue_only_as_places_are_free() {
         .await
         .ok();
     assert_eq!(resume(&paused[0]).await.status, 429);
+}
+
+#[tokio::test]
+async fn administrators_lower_the_operators_limits_and_cannot_lift_them() {
+    let app = TestApp::start().await;
+    let operators = Quotas {
+        max_running_jobs: Some(2),
+        max_requests_per_minute: Some(100),
+        ..Quotas::default()
+    };
+    let mut tx = app.database.store().operator_tx().await.unwrap();
+    quotas::set_ceiling(&mut tx, app.alice_org, app.alice_project, &operators)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let path = format!(
+        "/v1/organization/projects/{}/rate_limits/rl-project",
+        app.alice_project
+    );
+    let mut in_force = Vec::new();
+    for asked in [
+        json!({}),
+        json!({"max_requests_per_1_minute": 7, "attune": {"max_running_jobs": 1}}),
+        json!({"max_requests_per_1_minute": null, "attune": {"max_running_jobs": null}}),
+    ] {
+        let set = app.admin.post(&path, &asked).await.ok();
+        in_force.push((
+            set["max_requests_per_1_minute"].as_u64().unwrap(),
+            set["attune"]["max_running_jobs"].as_u64().unwrap(),
+        ));
+    }
+    assert_eq!(in_force, [(100, 2), (7, 1), (100, 2)]);
+    for (asked, param) in [
+        (
+            json!({"max_requests_per_1_minute": 101}),
+            "max_requests_per_1_minute",
+        ),
+        (
+            json!({"attune": {"max_running_jobs": 3}}),
+            "attune.max_running_jobs",
+        ),
+    ] {
+        let refused = app.admin.post(&path, &asked).await;
+        let code = "above_operator_limit".to_owned();
+        assert_eq!(
+            refused.refusal(),
+            (400, Some(param.to_owned()), Some(code)),
+            "{asked}"
+        );
+    }
+    // Of jobs at workers, claims take as many as the administrator allows.
+    limit(&app, json!({"attune": {"max_running_jobs": 1}})).await;
+    for _ in 0..2 {
+        app.alice.job(json!({})).await;
+    }
+    let worker = app.worker_store().await;
+    app.claim(&worker).await;
+    let mut tx = worker.worker_tx().await.unwrap();
+    let lease_for = Duration::from_mins(1);
+    let second = queue::claim(&mut tx, "test", ANY_WORKER, lease_for).await;
+    assert_eq!(second.unwrap(), None);
 }
 
 #[tokio::test]
