@@ -1,5 +1,6 @@
 -- Limits of a project are set twice: by its organization's administrators, and by whoever runs the installation. Of each the
--- lower one counts, and neither can touch the other's.
+-- lower one counts, and neither can touch the other's. And the storage that a project uses is all of it: the largest objects
+-- are its models.
 
 SET LOCAL ROLE attune_owner;
 
@@ -59,5 +60,36 @@ $$;
 REVOKE ALL ON FUNCTION cap_queue() FROM PUBLIC;
 CREATE TRIGGER cap_queue AFTER INSERT OR UPDATE OF max_running_jobs ON project_quotas
     FOR EACH ROW EXECUTE FUNCTION cap_queue();
+
+-- A checkpoint is a model, too, and its row here counts for both. Of models that are there nobody knows the size: they count
+-- nothing, and rows that follow say theirs.
+ALTER TABLE fine_tuned_models ADD COLUMN size_bytes bigint NOT NULL DEFAULT 0 CHECK (size_bytes >= 0);
+ALTER TABLE fine_tuned_models ALTER COLUMN size_bytes DROP DEFAULT;
+COMMENT ON COLUMN fine_tuned_models.size_bytes IS 'Of all objects below adapter_prefix; 0 for models from before this column.';
+
+-- As count_file counts files, but that a model's row stays when it is deleted, and must count no more.
+CREATE FUNCTION count_model() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    mine uuid := CASE WHEN TG_OP = 'DELETE' THEN OLD.project_id ELSE NEW.project_id END;
+    change bigint := 0;
+BEGIN
+    IF TG_OP <> 'INSERT' AND OLD.deleted_at IS NULL THEN
+        change := change - OLD.size_bytes;
+    END IF;
+    IF TG_OP <> 'DELETE' AND NEW.deleted_at IS NULL THEN
+        change := change + NEW.size_bytes;
+    END IF;
+    IF change <> 0 THEN
+        INSERT INTO project_usage (project_id) VALUES (mine) ON CONFLICT DO NOTHING;
+        UPDATE project_usage SET storage_bytes = storage_bytes + change WHERE project_id = mine;
+    END IF;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION count_model() FROM PUBLIC;
+CREATE TRIGGER count_model AFTER INSERT OR DELETE OR UPDATE OF size_bytes, deleted_at ON fine_tuned_models
+    FOR EACH ROW EXECUTE FUNCTION count_model();
+
+COMMENT ON COLUMN project_quotas.max_storage_bytes IS 'Of all files, uploaded and produced, of the parts of pending uploads, and of models with their checkpoints.';
 
 RESET ROLE;

@@ -29,7 +29,7 @@ pub struct Quotas {
     pub max_running_jobs: Option<u64>,
     /// Jobs that wait for a worker.
     pub max_queued_jobs: Option<u64>,
-    /// Bytes of all its files, and of the parts of its pending uploads.
+    /// Bytes of all its files, of the parts of its pending uploads, and of its models and their checkpoints.
     pub max_storage_bytes: Option<u64>,
     /// Tokens trained from midnight to midnight, UTC.
     pub max_trained_tokens_per_day: Option<u64>,

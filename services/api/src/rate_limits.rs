@@ -48,7 +48,7 @@ pub struct OtherLimits {
     /// Jobs that wait for a worker.
     #[schema(required)]
     max_queued_jobs: Option<u64>,
-    /// Bytes of all files.
+    /// Bytes of all files, models and checkpoints.
     #[schema(required)]
     max_storage_bytes: Option<u64>,
     /// Tokens trained from midnight to midnight, UTC.
@@ -95,7 +95,7 @@ pub struct OtherLimitSettings {
     max_running_jobs: Option<u64>,
     /// Jobs that wait for a worker.
     max_queued_jobs: Option<u64>,
-    /// Bytes of all files.
+    /// Bytes of all files, models and checkpoints.
     max_storage_bytes: Option<u64>,
     /// Tokens trained from midnight to midnight, UTC.
     max_trained_tokens_per_day: Option<u64>,

@@ -17,12 +17,23 @@ pub enum QuotaExceeded {
     /// Of stored bytes.
     #[error(
         "This project may store {max} bytes (max_storage_bytes) and stores {used}; what was sent does not fit beside them. \
-         Delete files that are no longer needed, or ask your administrator for more."
+         Delete files and models that are no longer needed, or ask your administrator for more."
     )]
     StorageBytes {
         /// The limit.
         max: u64,
         /// Without what was refused.
+        used: u64,
+    },
+    /// Of stored bytes, before a job could add its models.
+    #[error(
+        "This project may store {max} bytes (max_storage_bytes) and stores {used}, so that there is no room for what a job \
+         makes. Delete files and models that are no longer needed, or ask your administrator for more."
+    )]
+    NoRoomForModels {
+        /// The limit.
+        max: u64,
+        /// What is stored.
         used: u64,
     },
     /// Of trained tokens.

@@ -3,7 +3,7 @@
 use domain::{Job, JobId};
 use time::OffsetDateTime;
 
-use super::{QuotaExceeded, own};
+use super::{QuotaExceeded, own, storage_bytes};
 use crate::number::{from_bigint, to_bigint};
 use crate::tx::Connection;
 use crate::{StoreError, TenantTx};
@@ -11,7 +11,8 @@ use crate::{StoreError, TenantTx};
 /// Whether a job that this transaction has just stored may be added. `n_tokens` is what it is expected to train.
 ///
 /// # Errors
-/// [`StoreError::Quota`] if a limit is exceeded with it.
+/// [`StoreError::Quota`] if a limit is exceeded with it, or nothing is left of what the project may store. How large its
+/// models become is not known yet: whatever it makes is kept.
 pub async fn admit_job(
     tx: &mut TenantTx,
     job: &Job,
@@ -19,6 +20,12 @@ pub async fn admit_job(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let quotas = own(tx).await?;
+    if let Some(max) = quotas.max_storage_bytes {
+        let used = storage_bytes(tx).await?;
+        if used >= max {
+            return Err(QuotaExceeded::NoRoomForModels { max, used }.into());
+        }
+    }
     if quotas.max_queued_jobs.is_none() && quotas.max_trained_tokens_per_day.is_none() {
         return Ok(());
     }

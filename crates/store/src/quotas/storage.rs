@@ -74,7 +74,8 @@ impl Room {
     }
 }
 
-/// Bytes of all files of the transaction's project, and of the parts of its pending uploads.
+/// Bytes of all files of the transaction's project, of the parts of its pending uploads, and of its models and their
+/// checkpoints.
 pub async fn storage_bytes(tx: &mut TenantTx) -> Result<u64, StoreError> {
     let bytes = sqlx::query_scalar!(
         "SELECT storage_bytes FROM project_usage WHERE project_id = $1",

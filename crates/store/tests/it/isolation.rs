@@ -131,7 +131,7 @@ async fn fill(store: &Store, tenant: Tenant) {
         .await
         .unwrap();
     let prefix = format!("{}/models/m/", tenant.project_id);
-    models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
+    models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, 10, now())
         .await
         .unwrap();
     let upload = upload(tenant);

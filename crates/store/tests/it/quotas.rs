@@ -1,13 +1,14 @@
 //! Limits hold to the last place, also when many ask for it at once.
 
+use domain::FineTunedModelId;
 use sqlx::PgPool;
 use store::quotas::{self, QuotaExceeded, Quotas};
-use store::{Store, StoreError, files, jobs, lease};
+use store::{Store, StoreError, checkpoints, files, jobs, lease, models};
 use time::OffsetDateTime;
 
 use crate::given::{Tenant, claimed, job, now, request, running, two_tenants};
 use crate::isolation::file;
-use crate::leases::step;
+use crate::leases::{checkpoint, step};
 
 pub(crate) async fn limit(store: &Store, tenant: Tenant, quotas: Quotas) {
     let mut tx = store.operator_tx().await.unwrap();
@@ -278,4 +279,65 @@ async fn no_administrator_writes_the_operators_row(pool: PgPool) {
     .execute(&mut connection)
     .await;
     assert!(inserted.is_err(), "{inserted:?}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn models_and_checkpoints_count_once_until_they_are_deleted(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let held = running(&store, acme).await;
+    let stored = async |tenant: Tenant| {
+        let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
+        quotas::storage_bytes(&mut tx).await.unwrap()
+    };
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    for step in [1, 2, 2] {
+        // The second time its answer was lost, and it is recorded anew.
+        checkpoints::create(&mut tx, &held.lease, &checkpoint(&held.lease, step))
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 200, "two checkpoints of 100 bytes");
+
+    // An attempt that goes on from the first gives the second back.
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    lease::resume_from(&mut tx, &held.lease, 1).await.unwrap();
+    let id = FineTunedModelId::new();
+    let model = models::publish(&mut tx, &held.lease, id, "p/m/", 1_000, now())
+        .await
+        .unwrap()
+        .name;
+    tx.commit().await.unwrap();
+    assert_eq!((stored(acme).await, stored(umbrella).await), (1_100, 0));
+
+    let full = Quotas {
+        max_storage_bytes: Some(1_100),
+        ..Quotas::default()
+    };
+    limit(&store, acme, full).await;
+    assert_eq!(
+        refusal(create(&store, acme, 0, now()).await),
+        QuotaExceeded::NoRoomForModels {
+            max: 1_100,
+            used: 1_100
+        }
+    );
+    // The job that runs goes on beyond the limit.
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    checkpoints::create(&mut tx, &held.lease, &checkpoint(&held.lease, 3))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 1_200);
+
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    for deleted in [true, false] {
+        assert_eq!(
+            models::delete(&mut tx, &model, now()).await.unwrap(),
+            deleted
+        );
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 200);
+    create(&store, acme, 0, now()).await.unwrap();
 }

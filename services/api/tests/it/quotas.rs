@@ -260,6 +260,37 @@ async fn files_beyond_the_limit_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn a_project_full_of_models_begins_no_job() {
+    let app = TestApp::start().await;
+    app.alice.job(json!({})).await;
+    let model = app.finish_next_job().await.model_name;
+    let file = app.alice.training_file().await;
+    let mut tx = app
+        .database
+        .store()
+        .tenant_tx(app.alice_project)
+        .await
+        .unwrap();
+    let used = quotas::storage_bytes(&mut tx).await.unwrap();
+    drop(tx);
+    // Two files to train on, the job's results, its checkpoint and its model.
+    assert_eq!(used, 2 * ROWS.len() as u64 + 3 * 4);
+    limit(&app, json!({"attune": {"max_storage_bytes": used}})).await;
+    let job = json!({"model": "tiny", "training_file": file});
+    let refused = app.alice.post("/v1/fine_tuning/jobs", &job).await;
+    let said = format!(
+        "stores {used}, so that there is no room for what a job makes. Delete files and models"
+    );
+    assert!(refused.text.contains(&said), "{}", refused.text);
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("insufficient_quota".to_owned()))
+    );
+    app.alice.delete(&format!("/v1/models/{model}")).await.ok();
+    app.alice.post("/v1/fine_tuning/jobs", &job).await.ok();
+}
+
+#[tokio::test]
 async fn uploads_at_once_fill_the_quota_and_no_more() {
     let app = TestApp::start().await;
     limit(

@@ -43,7 +43,7 @@ pub struct LimitArgs {
     /// Jobs that wait for a worker, or `none`
     #[arg(long, value_name = "N")]
     max_queued_jobs: Option<Limit>,
-    /// Bytes of all files, or `none`
+    /// Bytes of all files, models and checkpoints, or `none`
     #[arg(long, value_name = "BYTES")]
     max_storage_bytes: Option<Limit>,
     /// Tokens trained from midnight to midnight, UTC, or `none`
