@@ -44,6 +44,8 @@ pub struct NewCheckpoint {
     pub metrics: CheckpointMetrics,
     /// File name to SHA-256 in hexadecimal digits.
     pub manifest: BTreeMap<String, String>,
+    /// Of all its objects.
+    pub size_bytes: u64,
     /// When it was written.
     pub created_at: OffsetDateTime,
 }
@@ -106,6 +108,7 @@ pub async fn create(
         id: FineTunedModelId::new(),
         checkpoint_step: Some(checkpoint.step),
         adapter_prefix: &checkpoint.object_prefix,
+        size_bytes: checkpoint.size_bytes,
         created_at: checkpoint.created_at,
     };
     models::insert(tx, lease.job_id, &model).await?;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::base_models::{self, BaseModel};
 use crate::deletions::{self, Target};
 use crate::lease::{self, Lease};
-use crate::number::{from_bigint, to_optional_bigint};
+use crate::number::{from_bigint, to_bigint, to_optional_bigint};
 use crate::tx::Connection;
 use crate::{StoreError, TenantTx, nul};
 
@@ -45,7 +45,7 @@ pub struct ResolvedModel {
 }
 
 /// Makes the job's result a model under the job's name. The worker chose `id` before it uploaded the adapter, whose
-/// prefix carries it.
+/// prefix carries it. `size_bytes` are those of all objects below the prefix.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`] if the attempt no longer holds the job: publish before the job is saved as `succeeded`, in
@@ -55,6 +55,7 @@ pub async fn publish(
     lease: &Lease,
     id: FineTunedModelId,
     adapter_prefix: &str,
+    size_bytes: u64,
     now: OffsetDateTime,
 ) -> Result<FineTunedModel, StoreError> {
     lease::hold(tx, lease).await?;
@@ -62,6 +63,7 @@ pub async fn publish(
         id,
         checkpoint_step: None,
         adapter_prefix,
+        size_bytes,
         created_at: now,
     };
     let name = insert(tx, lease.job_id, &model).await?;
@@ -75,6 +77,7 @@ pub(crate) struct NewModel<'a> {
     pub(crate) id: FineTunedModelId,
     pub(crate) checkpoint_step: Option<u64>,
     pub(crate) adapter_prefix: &'a str,
+    pub(crate) size_bytes: u64,
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -100,9 +103,10 @@ pub(crate) async fn insert(
     // The name is there already when a commit's answer was lost and the worker tries again.
     sqlx::query!(
         "INSERT INTO fine_tuned_models (id, project_id, name, job_id, base_model_id, adapter_prefix,
-             checkpoint_step, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (name) DO UPDATE SET id = EXCLUDED.id, adapter_prefix = EXCLUDED.adapter_prefix",
+             checkpoint_step, created_at, size_bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (name) DO UPDATE SET id = EXCLUDED.id, adapter_prefix = EXCLUDED.adapter_prefix,
+             size_bytes = EXCLUDED.size_bytes",
         model.id.0,
         project_id,
         name,
@@ -111,6 +115,7 @@ pub(crate) async fn insert(
         model.adapter_prefix,
         to_optional_bigint("step", model.checkpoint_step)?,
         model.created_at,
+        to_bigint("size_bytes", model.size_bytes)?,
     )
     .execute(tx.connection())
     .await?;
@@ -169,7 +174,7 @@ pub async fn resolve(tx: &mut TenantTx, name: &str) -> Result<Option<ResolvedMod
     }))
 }
 
-/// Deletes a model; its objects follow when the sweeper comes by. False if there is no such model.
+/// Deletes a model; its objects follow when the sweeper comes by, and count no more from now on. False if there is no such model.
 pub async fn delete(
     tx: &mut TenantTx,
     name: &str,

@@ -1,4 +1,4 @@
-//! What part of the workers a project gets.
+//! What part of the workers a project gets. How many it may have at once is one of its limits, in [`crate::quotas`].
 
 use domain::ProjectId;
 
@@ -12,8 +12,6 @@ pub struct Share {
     pub weight: f64,
     /// A project waits as long as one of higher priority has a job that may be claimed.
     pub priority: i32,
-    /// Jobs at workers at the same time; `None` is any number.
-    pub max_running_jobs: Option<i32>,
 }
 
 impl Default for Share {
@@ -21,7 +19,6 @@ impl Default for Share {
         Self {
             weight: 1.0,
             priority: 0,
-            max_running_jobs: None,
         }
     }
 }
@@ -34,9 +31,9 @@ pub async fn set(
 ) -> Result<(), StoreError> {
     // The clock goes on from now: what was kept from a project by its old share is not made up for.
     sqlx::query!(
-        "INSERT INTO project_queues (project_id, weight, priority, max_running_jobs) VALUES ($1, $2, $3, $4)
+        "INSERT INTO project_queues (project_id, weight, priority) VALUES ($1, $2, $3)
          ON CONFLICT (project_id) DO UPDATE
-         SET weight = EXCLUDED.weight, priority = EXCLUDED.priority, max_running_jobs = EXCLUDED.max_running_jobs,
+         SET weight = EXCLUDED.weight, priority = EXCLUDED.priority,
              virtual_time = greatest(
                  project_queues.virtual_time, (SELECT max(served_virtual_time) FROM project_queues)
              ),
@@ -44,7 +41,6 @@ pub async fn set(
         project_id.0,
         share.weight,
         share.priority,
-        share.max_running_jobs,
     )
     .execute(tx.connection())
     .await?;
@@ -54,7 +50,7 @@ pub async fn set(
 /// The project's share.
 pub async fn get(tx: &mut OperatorTx, project_id: ProjectId) -> Result<Share, StoreError> {
     let row = sqlx::query!(
-        "SELECT weight, priority, max_running_jobs FROM project_queues WHERE project_id = $1",
+        "SELECT weight, priority FROM project_queues WHERE project_id = $1",
         project_id.0
     )
     .fetch_optional(tx.connection())
@@ -62,6 +58,5 @@ pub async fn get(tx: &mut OperatorTx, project_id: ProjectId) -> Result<Share, St
     Ok(row.map_or_else(Share::default, |row| Share {
         weight: row.weight,
         priority: row.priority,
-        max_running_jobs: row.max_running_jobs,
     }))
 }

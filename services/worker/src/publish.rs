@@ -38,7 +38,10 @@ pub(crate) async fn publish(
     let steps = all_metrics(attempt).await?;
     write_report(&adapter_dir, draft, trained, &steps)?;
     let adapter_prefix = keys::adapter(project_id, model_id);
-    uploads.folder(&adapter_dir, &adapter_prefix).await?;
+    let model_bytes = uploads
+        .folder(&adapter_dir, &adapter_prefix)
+        .await?
+        .size_bytes;
 
     let csv = result_csv(&steps);
     let path = dir.join("result.csv");
@@ -67,8 +70,15 @@ pub(crate) async fn publish(
     lease::hold(&mut tx, &attempt.lease).await?;
     uploads.hold(&mut tx).await?;
     files::create(&mut tx, &file).await?;
-    let model = models::publish(&mut tx, &attempt.lease, model_id, &adapter_prefix, now).await?;
-    let said = closing_events(trained, &model.name, now);
+    let model = models::publish(
+        &mut tx,
+        &attempt.lease,
+        model_id,
+        &adapter_prefix,
+        model_bytes,
+        now,
+    );
+    let said = closing_events(trained, &model.await?.name, now);
     events::report(&mut tx, &attempt.lease, &said).await?;
     lease::save(&mut tx, &attempt.lease, &job).await?;
     Ok(tx.commit().await?)

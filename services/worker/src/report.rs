@@ -201,12 +201,13 @@ impl Report {
         let prefix = keys::checkpoint(self.lease.project_id, self.lease.job_id, attempt, step);
         // Asked each time: a run takes hours, and credentials may be new by now.
         let uploads = Uploads::begin(&self.store, &self.buckets, &self.lease).await?;
-        let manifest = uploads.folder(dir, &prefix).await?;
+        let stored = uploads.folder(dir, &prefix).await?;
         let checkpoint = NewCheckpoint {
             step,
             object_prefix: prefix,
             metrics: checkpoint_metrics(report),
-            manifest,
+            manifest: stored.manifest,
+            size_bytes: stored.size_bytes,
             created_at: self.clock.now(),
         };
         let mut tx = self.store.tenant_tx(self.lease.project_id).await?;

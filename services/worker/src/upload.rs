@@ -18,6 +18,15 @@ pub(crate) struct Uploads {
     lease: Lease,
 }
 
+/// What was stored of a folder.
+#[derive(Default)]
+pub(crate) struct Folder {
+    /// The SHA-256 of each file, by its name.
+    pub(crate) manifest: BTreeMap<String, String>,
+    /// Of all its files.
+    pub(crate) size_bytes: u64,
+}
+
 impl Uploads {
     /// To where the project's objects are now.
     pub(crate) async fn begin(
@@ -37,13 +46,9 @@ impl Uploads {
         self.objects.hold(tx).await
     }
 
-    /// Uploads every file of `dir` below `prefix` (which ends in `/`) and returns the SHA-256 of each by name.
-    pub(crate) async fn folder(
-        &self,
-        dir: &Path,
-        prefix: &str,
-    ) -> Result<BTreeMap<String, String>, Stop> {
-        let mut sums = BTreeMap::new();
+    /// Uploads every file of `dir` below `prefix`, which ends in `/`.
+    pub(crate) async fn folder(&self, dir: &Path, prefix: &str) -> Result<Folder, Stop> {
+        let mut folder = Folder::default();
         for entry in std::fs::read_dir(dir).map_err(|error| Failure::transient(&error))? {
             let path = entry.map_err(|error| Failure::transient(&error))?.path();
             let name = path
@@ -52,9 +57,10 @@ impl Uploads {
                 .to_string_lossy()
                 .into_owned();
             let stored = self.file(&path, &format!("{prefix}{name}")).await?;
-            sums.insert(name, stored.sha256);
+            folder.size_bytes += stored.size_bytes;
+            folder.manifest.insert(name, stored.sha256);
         }
-        Ok(sums)
+        Ok(folder)
     }
 
     /// Uploads one file. Each asks anew: a checkpoint may take longer than a lease.

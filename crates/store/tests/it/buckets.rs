@@ -102,7 +102,7 @@ async fn whoever_may_use_a_model_sees_where_its_objects_are(pool: PgPool) {
     let claimed = running(&store, acme).await;
     let mut tx = store.tenant_tx(owner).await.unwrap();
     let id = FineTunedModelId::new();
-    let model = models::publish(&mut tx, &claimed.lease, id, "m/", now()).await;
+    let model = models::publish(&mut tx, &claimed.lease, id, "m/", 10, now()).await;
     let model = model.unwrap().name;
     tx.commit().await.unwrap();
     let mut tx = store.org_tx(acme.org_id).await.unwrap();
@@ -182,7 +182,7 @@ async fn give(store: &Store, tenant: Tenant, kind: &str) {
         "model" => {
             let lease = claimed.unwrap().lease;
             let id = FineTunedModelId::new();
-            models::publish(&mut tx, &lease, id, "m/", now())
+            models::publish(&mut tx, &lease, id, "m/", 10, now())
                 .await
                 .unwrap();
         }

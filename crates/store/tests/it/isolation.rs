@@ -3,6 +3,7 @@
 use domain::{FileId, FineTunedModelId, OrgId, OrgRole, Role, ServiceAccountId, WebhookEventType};
 use sqlx::PgPool;
 use store::api_keys::{self, NewApiKey, Pepper};
+use store::audit::{self, Act};
 use store::batches::lines;
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
@@ -18,6 +19,7 @@ use store::{
 };
 
 use crate::archiving::archived;
+use crate::audit::actor;
 use crate::batches::{batch, line, turn};
 use crate::buckets::{set, settings};
 use crate::given::{Tenant, keyring, listen, now, running, two_tenants};
@@ -25,25 +27,45 @@ use crate::leases::{checkpoint, step};
 use crate::uploads::{part, upload};
 use crate::wandb;
 
+/// Tables without row security. Every other one is a tenant's or an organization's.
+const NOBODYS: [&str; 3] = [
+    // Which migrations were made. No role of ours may read it.
+    "_sqlx_migrations",
+    // The operator imports them for everybody, and every tenant may see them all.
+    "base_models",
+    // Processes of the installation; a tenant reads what kinds there are, not their names.
+    "workers",
+];
+
 /// Tables that a tenant's role may not read at all.
-const CLOSED_TO_TENANTS: [&str; 4] = [
+const CLOSED_TO_TENANTS: [&str; 6] = [
     "api_keys",
+    "audit_heads",
     "audit_log",
     "project_members",
     "service_accounts",
+    "users",
 ];
 
-/// A table whose rows never change has no use for the time of their last change.
-const APPEND_ONLY: &str = "audit_log";
+/// Rows that never change have no use for the time of their last change, and a chain's end says when in its last row.
+const WITHOUT_TIMES: [&str; 2] = ["audit_heads", "audit_log"];
 
-async fn tenant_tables(pool: &PgPool) -> Vec<String> {
-    sqlx::query_scalar(
-        "SELECT table_name::text FROM information_schema.columns
-         WHERE table_schema = 'public' AND column_name = 'project_id' ORDER BY 1",
+/// Every table there is, whatever its columns, but those that are nobody's.
+async fn guarded_tables(pool: &PgPool) -> Vec<String> {
+    let all: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'f', 'm') ORDER BY 1",
     )
     .fetch_all(pool)
     .await
-    .unwrap()
+    .unwrap();
+    for table in NOBODYS {
+        assert!(all.iter().any(|name| name == table), "{table} is no more");
+    }
+    let guarded = all.into_iter();
+    guarded
+        .filter(|name| !NOBODYS.contains(&name.as_str()))
+        .collect()
 }
 
 /// What `role` counts in `table`, with `project_id` set or not. `Err` is the refusal.
@@ -109,7 +131,7 @@ async fn fill(store: &Store, tenant: Tenant) {
         .await
         .unwrap();
     let prefix = format!("{}/models/m/", tenant.project_id);
-    models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, now())
+    models::publish(&mut tx, lease, FineTunedModelId::new(), &prefix, 10, now())
         .await
         .unwrap();
     let upload = upload(tenant);
@@ -148,6 +170,16 @@ async fn administer(store: &Store, tenant: Tenant, model: &str) {
         created_at: now(),
     };
     service_accounts::create(&mut tx, &account).await.unwrap();
+    let key = NewApiKey {
+        org_id,
+        project_id: Some(project_id),
+        name: "key".to_owned(),
+        expires_at: None,
+    };
+    let pepper = Pepper::new([7; 32]);
+    api_keys::create(&mut tx, &pepper, &key, now())
+        .await
+        .unwrap();
     let email = format!("{org_id}@example.com");
     let user = users::add(&mut tx, org_id, &email, OrgRole::Reader, now());
     let user = user.await.unwrap().id;
@@ -156,6 +188,10 @@ async fn administer(store: &Store, tenant: Tenant, model: &str) {
         .unwrap();
     let model = permissions::model(&mut tx, model).await.unwrap().unwrap();
     permissions::create(&mut tx, &model, project_id, now())
+        .await
+        .unwrap();
+    let act = Act::new("project.updated", "project", project_id).project(project_id);
+    audit::record(&mut tx, &actor(org_id), &act, now())
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -185,20 +221,20 @@ async fn keep_answer(tx: &mut TenantTx) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
-async fn every_tenant_table_is_guarded(pool: PgPool) {
-    let tables = tenant_tables(&pool).await;
+async fn every_table_of_somebodys_is_guarded(pool: PgPool) {
+    let tables = guarded_tables(&pool).await;
     assert!(tables.len() >= 8, "{tables:?}");
     for table in tables {
         let guarded: bool = sqlx::query_scalar(
             "SELECT c.relrowsecurity AND c.relforcerowsecurity
                     AND c.relowner = 'attune_owner'::regrole
                     AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
-                    AND ($1 = $2 OR (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
+                    AND ($1 = ANY ($2) OR (SELECT count(*) = 2 FROM pg_attribute a WHERE a.attrelid = c.oid
                          AND a.attname IN ('created_at', 'updated_at')))
              FROM pg_class c WHERE c.oid = $1::text::regclass",
         )
         .bind(&table)
-        .bind(APPEND_ONLY)
+        .bind(WITHOUT_TIMES.as_slice())
         .fetch_one(&pool)
         .await
         .unwrap();
@@ -215,7 +251,7 @@ async fn a_tenant_sees_its_own_rows_and_no_others(pool: PgPool) {
     for tenant in tenants {
         fill(&store, tenant).await;
     }
-    for table in tenant_tables(&pool).await {
+    for table in guarded_tables(&pool).await {
         if CLOSED_TO_TENANTS.contains(&table.as_str()) {
             assert!(
                 count_as(&pool, "app_tenant", None, &table).await.is_err(),
@@ -238,8 +274,12 @@ async fn a_tenant_sees_its_own_rows_and_no_others(pool: PgPool) {
     }
 }
 
-/// What an administrator counts in `table` with `org_id` set or not.
-async fn count_in_org(pool: &PgPool, org_id: Option<OrgId>, table: &str) -> i64 {
+/// What an administrator counts in `table` with `org_id` set or not. `Err` is the refusal.
+async fn count_in_org(
+    pool: &PgPool,
+    org_id: Option<OrgId>,
+    table: &str,
+) -> Result<i64, sqlx::Error> {
     let mut connection = pool.acquire().await.unwrap().detach();
     sqlx::query("SELECT set_config('role', 'app_org', false), set_config('app.org_id', $1, false)")
         .bind(org_id.map_or_else(String::new, |id| id.0.to_string()))
@@ -249,47 +289,46 @@ async fn count_in_org(pool: &PgPool, org_id: Option<OrgId>, table: &str) -> i64 
     sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
         .fetch_one(&mut connection)
         .await
-        .unwrap()
 }
+
+/// Tables that an administrator's role may read. Each is walked below, and so is the next one that is opened to it.
+const OPEN_TO_ADMINISTRATORS: [&str; 10] = [
+    "api_keys",
+    "audit_log",
+    "checkpoint_permissions",
+    "fine_tuned_models",
+    "organizations",
+    "project_members",
+    "project_quotas",
+    "projects",
+    "service_accounts",
+    "users",
+];
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn an_administrator_sees_one_organization_whatever_is_asked(pool: PgPool) {
     let (store, tenants) = two_tenants(&pool).await;
     for tenant in tenants {
         fill(&store, tenant).await;
-        let key = NewApiKey {
-            org_id: tenant.org_id,
-            project_id: Some(tenant.project_id),
-            name: "key".to_owned(),
-            expires_at: None,
-        };
-        let mut tx = store.org_tx(tenant.org_id).await.unwrap();
-        let pepper = Pepper::new([7; 32]);
-        api_keys::create(&mut tx, &pepper, &key, now())
-            .await
-            .unwrap();
-        tx.commit().await.unwrap();
     }
-    for table in [
-        "organizations",
-        "projects",
-        "api_keys",
-        "users",
-        "project_members",
-        "service_accounts",
-        "checkpoint_permissions",
-        "fine_tuned_models",
-    ] {
-        let all = count_as(&pool, "postgres", None, table).await.unwrap();
+    let mut open = Vec::new();
+    for table in guarded_tables(&pool).await {
+        let Ok(nobody) = count_in_org(&pool, None, &table).await else {
+            continue;
+        };
+        let all = count_as(&pool, "postgres", None, &table).await.unwrap();
         let mut seen = 0;
         for tenant in tenants {
-            let own = count_in_org(&pool, Some(tenant.org_id), table).await;
+            let own = count_in_org(&pool, Some(tenant.org_id), &table)
+                .await
+                .unwrap();
             assert!(own > 0 && own < all, "{table}: {own} of {all}");
             seen += own;
         }
-        let nobody = count_in_org(&pool, None, table).await;
         assert_eq!((nobody, seen), (0, all), "{table}");
+        open.push(table);
     }
+    assert_eq!(open, OPEN_TO_ADMINISTRATORS);
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

@@ -45,6 +45,7 @@ pub(crate) fn checkpoint(lease: &Lease, step: u64) -> NewCheckpoint {
             full_valid_mean_token_accuracy: None,
         },
         manifest: BTreeMap::from([("adapter_model.safetensors".to_owned(), "a".repeat(64))]),
+        size_bytes: 100,
         created_at: now(),
     }
 }
@@ -83,7 +84,7 @@ async fn a_stale_worker_writes_nothing(pool: PgPool) {
         checkpoints::create(&mut tx, lease, &checkpoint(lease, 1))
             .await
             .map(|_| ()),
-        models::publish(&mut tx, lease, id, "adapter/", now())
+        models::publish(&mut tx, lease, id, "adapter/", 10, now())
             .await
             .map(|_| ()),
     ];
@@ -185,6 +186,7 @@ async fn a_checkpoint_and_a_result_are_models(pool: PgPool) {
         lease,
         FineTunedModelId::new(),
         "p/models/m/",
+        1_000,
         now(),
     )
     .await

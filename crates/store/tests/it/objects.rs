@@ -150,6 +150,7 @@ async fn a_prefix_is_live_while_a_model_or_checkpoint_names_it(pool: PgPool) {
         lease,
         FineTunedModelId::new(),
         "p/models/m/",
+        1_000,
         now(),
     )
     .await

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{DeviceKind, Needs, ProjectId, WorkerKind};
 use sqlx::PgPool;
+use store::quotas::Quotas;
 use store::shares::{self, Share};
 use store::{Store, jobs, lease, queue};
 
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::given::{
     ANY_WORKER, LEASE, Tenant, claimed, job, request, some_tenants, stored, two_tenants,
 };
+use crate::quotas::limit;
 
 async fn many(store: &Store, tenant: Tenant, n: usize) {
     for _ in 0..n {
@@ -153,16 +155,11 @@ async fn a_higher_priority_goes_first(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_cap_holds_and_an_ended_job_makes_room(pool: PgPool) {
     let (store, [capped, _]) = two_tenants(&pool).await;
-    let max_running_jobs = Some(2);
-    share(
-        &store,
-        capped,
-        Share {
-            max_running_jobs,
-            ..Share::default()
-        },
-    )
-    .await;
+    let two = Quotas {
+        max_running_jobs: Some(2),
+        ..Quotas::default()
+    };
+    limit(&store, capped, two).await;
     many(&store, capped, 4).await;
     let first = claimed(&store).await.unwrap();
     assert_eq!(served(&store, 4).await[&capped.project_id], 1);

@@ -15,6 +15,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use sqlx::PgPool;
 use sqlx::types::Uuid;
 use store::queue::Wish;
+use store::quotas::{self, Quotas};
 use store::shares::{self, Share};
 use store::{Lease, Store, StoreError, jobs, lease, queue};
 
@@ -491,10 +492,16 @@ async fn world(pool: PgPool) -> World {
     for (index, tenant) in tenants.iter().enumerate() {
         let share = Share {
             weight: WEIGHTS[index],
-            max_running_jobs: (index == 1).then_some(i32::try_from(CAP).unwrap()),
             ..Share::default()
         };
         shares::set(&mut tx, tenant.project_id, share)
+            .await
+            .unwrap();
+        let cap = Quotas {
+            max_running_jobs: (index == 1).then_some(CAP.try_into().unwrap()),
+            ..Quotas::default()
+        };
+        quotas::set_ceiling(&mut tx, tenant.org_id, tenant.project_id, &cap)
             .await
             .unwrap();
     }

@@ -1,15 +1,16 @@
 //! Limits hold to the last place, also when many ask for it at once.
 
+use domain::FineTunedModelId;
 use sqlx::PgPool;
 use store::quotas::{self, QuotaExceeded, Quotas};
-use store::{Store, StoreError, files, jobs, lease};
+use store::{Store, StoreError, checkpoints, files, jobs, lease, models};
 use time::OffsetDateTime;
 
 use crate::given::{Tenant, claimed, job, now, request, running, two_tenants};
 use crate::isolation::file;
-use crate::leases::step;
+use crate::leases::{checkpoint, step};
 
-async fn limit(store: &Store, tenant: Tenant, quotas: Quotas) {
+pub(crate) async fn limit(store: &Store, tenant: Tenant, quotas: Quotas) {
     let mut tx = store.operator_tx().await.unwrap();
     quotas::set(&mut tx, tenant.org_id, tenant.project_id, &quotas)
         .await
@@ -181,4 +182,162 @@ async fn limits_are_set_by_administrators_of_the_organization(pool: PgPool) {
             .unwrap();
         assert_eq!(seen, Quotas::default());
     }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn the_operators_limits_bind_whatever_administrators_set(pool: PgPool) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    let Tenant { org_id, project_id } = acme;
+    let operators = Quotas {
+        max_running_jobs: Some(1),
+        max_queued_jobs: Some(2),
+        max_storage_bytes: Some(7),
+        ..Quotas::default()
+    };
+    let mut tx = store.operator_tx().await.unwrap();
+    quotas::set_ceiling(&mut tx, org_id, project_id, &operators)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let own = Quotas {
+        max_running_jobs: Some(5),
+        max_queued_jobs: None,
+        max_storage_bytes: Some(3),
+        max_tokens_per_minute: Some(9),
+        ..Quotas::default()
+    };
+    let mut tx = store.org_tx(org_id).await.unwrap();
+    quotas::set(&mut tx, org_id, project_id, &own)
+        .await
+        .unwrap();
+    assert_eq!(
+        quotas::ceiling(&mut tx, org_id, project_id).await.unwrap(),
+        operators
+    );
+    tx.commit().await.unwrap();
+    let in_force = Quotas {
+        max_running_jobs: Some(1),
+        max_queued_jobs: Some(2),
+        max_storage_bytes: Some(3),
+        max_tokens_per_minute: Some(9),
+        ..Quotas::default()
+    };
+    assert_eq!(own.least(operators), in_force);
+    let mut tx = store.tenant_tx(project_id).await.unwrap();
+    assert_eq!(quotas::own(&mut tx).await.unwrap(), in_force);
+    drop(tx);
+
+    // Claims hold the lower number, too, whoever set it last.
+    for _ in 0..2 {
+        create(&store, acme, 0, now()).await.unwrap();
+    }
+    claimed(&store).await.unwrap();
+    assert_eq!(claimed(&store).await, None);
+    let mut tx = store.operator_tx().await.unwrap();
+    quotas::set_ceiling(&mut tx, org_id, project_id, &Quotas::default())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    claimed(&store).await.unwrap();
+}
+
+/// Straight in the database, as an administrator's login could.
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn no_administrator_writes_the_operators_row(pool: PgPool) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    let mut tx = store.operator_tx().await.unwrap();
+    let one = Quotas {
+        max_queued_jobs: Some(1),
+        ..Quotas::default()
+    };
+    quotas::set_ceiling(&mut tx, acme.org_id, acme.project_id, &one)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let mut connection = pool.acquire().await.unwrap().detach();
+    sqlx::query("SELECT set_config('role', 'app_org', false), set_config('app.org_id', $1, false)")
+        .bind(acme.org_id.0.to_string())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for change in [
+        "max_queued_jobs = NULL",
+        "set_by = 'organization'",
+        "max_queued_jobs = NULL, set_by = 'organization'",
+    ] {
+        let statement = format!("UPDATE project_quotas SET {change} WHERE set_by = 'operator'");
+        let done = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(done.rows_affected(), 0, "{change}");
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO project_quotas (org_id, project_id, set_by) SELECT org_id, id, 'operator' FROM projects
+         ON CONFLICT (org_id, project_id, set_by) DO UPDATE SET max_queued_jobs = NULL",
+    )
+    .execute(&mut connection)
+    .await;
+    assert!(inserted.is_err(), "{inserted:?}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn models_and_checkpoints_count_once_until_they_are_deleted(pool: PgPool) {
+    let (store, [acme, umbrella]) = two_tenants(&pool).await;
+    let held = running(&store, acme).await;
+    let stored = async |tenant: Tenant| {
+        let mut tx = store.tenant_tx(tenant.project_id).await.unwrap();
+        quotas::storage_bytes(&mut tx).await.unwrap()
+    };
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    for step in [1, 2, 2] {
+        // The second time its answer was lost, and it is recorded anew.
+        checkpoints::create(&mut tx, &held.lease, &checkpoint(&held.lease, step))
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 200, "two checkpoints of 100 bytes");
+
+    // An attempt that goes on from the first gives the second back.
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    lease::resume_from(&mut tx, &held.lease, 1).await.unwrap();
+    let id = FineTunedModelId::new();
+    let model = models::publish(&mut tx, &held.lease, id, "p/m/", 1_000, now())
+        .await
+        .unwrap()
+        .name;
+    tx.commit().await.unwrap();
+    assert_eq!((stored(acme).await, stored(umbrella).await), (1_100, 0));
+
+    let full = Quotas {
+        max_storage_bytes: Some(1_100),
+        ..Quotas::default()
+    };
+    limit(&store, acme, full).await;
+    assert_eq!(
+        refusal(create(&store, acme, 0, now()).await),
+        QuotaExceeded::NoRoomForModels {
+            max: 1_100,
+            used: 1_100
+        }
+    );
+    // The job that runs goes on beyond the limit.
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    checkpoints::create(&mut tx, &held.lease, &checkpoint(&held.lease, 3))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 1_200);
+
+    let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+    for deleted in [true, false] {
+        assert_eq!(
+            models::delete(&mut tx, &model, now()).await.unwrap(),
+            deleted
+        );
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(stored(acme).await, 200);
+    create(&store, acme, 0, now()).await.unwrap();
 }

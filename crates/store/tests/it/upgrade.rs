@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use domain::JobStatus;
+use domain::{JobStatus, OrgId, ProjectId};
 use sqlx::migrate::Migrator;
+use sqlx::types::Uuid;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use store::jobs::{JobListing, MetadataFilter};
 use store::queue::{self, Reaped};
+use store::quotas::{self, Quotas};
 use store::{MIGRATOR, Store, api_keys, checkpoints, events, files, jobs, metrics, models};
 use time::OffsetDateTime;
 
@@ -205,4 +207,56 @@ async fn a_migration_that_came_after_a_later_one_is_made_up_for(pool: PgPool) {
         .await
         .unwrap();
     assert_eq!(runs, 0);
+}
+
+/// Which limits the operator had set is not known; the number of running jobs was the operator's alone.
+#[sqlx::test(migrations = false)]
+async fn limits_that_were_there_hold_as_before(pool: PgPool) {
+    const LIMITS: i64 = 21;
+    up_to(BEFORE).run(&pool).await.unwrap();
+    pool.execute(AssertSqlSafe(ROWS)).await.unwrap();
+    up_to(LIMITS - 1).run(&pool).await.unwrap();
+    pool.execute(
+        "INSERT INTO project_quotas (org_id, project_id, max_queued_jobs) SELECT org_id, id, 4 FROM projects;
+         UPDATE project_queues SET max_running_jobs = 3",
+    )
+    .await
+    .unwrap();
+    MIGRATOR.run(&pool).await.unwrap();
+    let (org_id, project_id): (Uuid, Uuid) = sqlx::query_as(
+        "SELECT p.org_id, p.id FROM projects p JOIN project_queues q ON q.project_id = p.id LIMIT 1",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    let (org_id, project_id) = (OrgId(org_id), ProjectId(project_id));
+    let store = Store::from_pool(pool.clone());
+    let mut tx = store.tenant_tx(project_id).await.unwrap();
+    let queued = Quotas {
+        max_queued_jobs: Some(4),
+        ..Quotas::default()
+    };
+    let running = Quotas {
+        max_running_jobs: Some(3),
+        ..Quotas::default()
+    };
+    assert_eq!(quotas::own(&mut tx).await.unwrap(), queued.least(running));
+    drop(tx);
+    let mut tx = store.org_tx(org_id).await.unwrap();
+    let set = quotas::find(&mut tx, org_id, project_id).await.unwrap();
+    assert_eq!(set, queued);
+    let ceiling = quotas::ceiling(&mut tx, org_id, project_id).await.unwrap();
+    assert_eq!(ceiling, running);
+    // An administrator may still take away what they may have set.
+    quotas::set(&mut tx, org_id, project_id, &Quotas::default())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let claimed_by: Option<i32> =
+        sqlx::query_scalar("SELECT max_running_jobs FROM project_queues WHERE project_id = $1")
+            .bind(project_id.0)
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(claimed_by, Some(3));
 }

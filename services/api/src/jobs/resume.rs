@@ -12,7 +12,8 @@ use crate::error::ApiError;
 use crate::extract::PathId;
 
 /// Resume a paused job. It is in the queue when this answers, and goes on from where it was. Resuming a finished job is a
-/// 400; one that is not paused is answered as it is.
+/// 400; one that is not paused is answered as it is. A paused job does not count among those that wait, so resuming it
+/// needs a place in the queue as a new one does (429 `insufficient_quota`).
 ///
 /// Clients announce JSON and send nothing, so the body is not looked at.
 #[utoipa::path(

@@ -5,6 +5,7 @@ use domain::{Job, JobId, JobStatus};
 use store::audit::{self, Act};
 use store::events::{self, EventLevel, NewEvent};
 use store::jobs::{self, StoredJob};
+use store::quotas;
 use time::OffsetDateTime;
 
 use super::{FineTuningJob, Words};
@@ -41,9 +42,12 @@ pub(super) async fn grant(
         return words.show_one(&mut tx, StoredJob { job, request }).await;
     }
     jobs::save(&mut tx, &moved).await?;
+    let waits = moved.status == JobStatus::Queued;
+    if waits {
+        quotas::admit_resumed(&mut tx, id).await?;
+    }
     let event = NewEvent::message(EventLevel::Info, wish.event, now);
     events::append(&mut tx, id, &[event]).await?;
-    let waits = moved.status == JobStatus::Queued;
     let moved = StoredJob {
         job: moved,
         request,

@@ -1,37 +1,24 @@
 //! No route shows one tenant what is another's: the answer is the one for what does not exist.
 
+mod bodies;
+mod queries;
+mod things;
+
 use api::router::ROUTES;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Client, Form, TestApp, redacted};
-
-/// Things of one tenant, or of nobody.
-struct Things {
-    file: String,
-    job: String,
-    model: String,
-    upload: String,
-    batch: String,
-    project: String,
-    key: String,
-    admin_key: String,
-    service_account: String,
-    user: String,
-    permission: String,
-    endpoint: String,
-}
+use things::{Things, named, places, thing_at};
 
 /// What a route is asked in the test.
 enum Case {
     /// It reads no tenant's data.
     Public,
-    /// It makes something new out of what is sent, or asks another service, which has this test for itself.
+    /// Its path names nothing. What its body names is asked in [`bodies`].
     NamesNothing,
     /// It names a thing in its path.
     Path,
-    /// It names a thing in its body.
-    Body(fn(&Things) -> Value),
     /// It lists, and must not list these.
     List,
     /// It belongs to the organization: an administrator's, who names a thing in its path.
@@ -71,7 +58,11 @@ fn case(method: &Method, path: &str) -> Option<Case> {
             "POST",
             "/v1/files"
             | "/v1/uploads"
+            | "/v1/batches"
             | "/v1/chat/completions"
+            | "/v1/fine_tuning/jobs"
+            | "/v1/fine_tuning/jobs/estimate"
+            | "/v1/fine_tuning/jobs/preview"
             | "/v1/fine_tuning/alpha/graders/run"
             | "/v1/fine_tuning/alpha/graders/validate"
             | "/v1/webhook_endpoints",
@@ -85,28 +76,14 @@ fn case(method: &Method, path: &str) -> Option<Case> {
             | "/v1/models"
             | "/v1/webhook_endpoints",
         ) => Case::List,
-        ("POST", "/v1/batches") => Case::Body(|things| {
-            json!({
-                "input_file_id": things.file,
-                "endpoint": "/v1/chat/completions",
-                "completion_window": "24h",
-            })
-        }),
-        (
-            "POST",
-            "/v1/fine_tuning/jobs"
-            | "/v1/fine_tuning/jobs/estimate"
-            | "/v1/fine_tuning/jobs/preview",
-        ) => Case::Body(|things| json!({"model": "tiny", "training_file": things.file})),
         _ if path.starts_with("/v1/organization/")
             || path.starts_with("/v1/fine_tuning/checkpoints/") =>
         {
             return org_case(method, path);
         }
         // A place that names something new must be given a thing of its own.
-        _ => {
-            (path.contains('{') && !named(path, &nobodys()).contains('{')).then_some(Case::Path)?
-        }
+        _ => (path.contains('{') && !named(path, &Things::nobodys()).contains('{'))
+            .then_some(Case::Path)?,
     })
 }
 
@@ -125,93 +102,9 @@ fn org_case(method: &Method, path: &str) -> Option<Case> {
         ("POST", "/v1/organization/projects" | "/v1/organization/admin_api_keys") => {
             Case::OrgNamesNothing
         }
-        _ => (path.contains('{') && !named(path, &nobodys()).contains('{'))
+        _ => (path.contains('{') && !named(path, &Things::nobodys()).contains('{'))
             .then_some(Case::OrgPath)?,
     })
-}
-
-/// The pattern with these things in its places.
-fn named(pattern: &str, things: &Things) -> String {
-    let key = if pattern.contains("admin_api_keys") {
-        &things.admin_key
-    } else {
-        &things.key
-    };
-    let id = match pattern.split('/').nth(2) {
-        Some("files") => &things.file,
-        Some("uploads") => &things.upload,
-        Some("batches") => &things.batch,
-        Some("webhook_endpoints") => &things.endpoint,
-        _ => &things.job,
-    };
-    pattern
-        .replace("{id}", id)
-        .replace("{*model}", &things.model)
-        .replace("{project_id}", &things.project)
-        .replace("{key_id}", key)
-        .replace("{service_account_id}", &things.service_account)
-        .replace("{user_id}", &things.user)
-        // Every project has this one.
-        .replace("{rate_limit_id}", "rl-project")
-        .replace("{model}", &things.model)
-        .replace("{permission_id}", &things.permission)
-}
-
-fn nobodys() -> Things {
-    let zeros = "0".repeat(32);
-    Things {
-        file: format!("file-{zeros}"),
-        job: format!("ftjob-{zeros}"),
-        model: "ft:tiny:nobody::00000000".to_owned(),
-        upload: format!("upload_{zeros}"),
-        batch: format!("batch_{zeros}"),
-        project: format!("proj_{zeros}"),
-        key: format!("key_{zeros}"),
-        admin_key: format!("key_{zeros}"),
-        service_account: format!("svc_acct_{zeros}"),
-        user: format!("user-{zeros}"),
-        permission: format!("cp_{zeros}"),
-        endpoint: format!("we_{zeros}"),
-    }
-}
-
-async fn of_alice(app: &TestApp) -> Things {
-    let job = app.alice.job(json!({})).await;
-    let done = app.finish_next_job().await;
-    let project = app.alice_project.to_string();
-    let made = |path: String, body: Value| async move {
-        let answer = app.admin.post(&path, &body).await.ok();
-        answer["id"].as_str().unwrap().to_owned()
-    };
-    let at = format!("/v1/organization/projects/{project}");
-    let named = json!({"name": "alices"});
-    let member = json!({"email": "alice@example.com", "role": "member"});
-    let permissions = format!(
-        "/v1/fine_tuning/checkpoints/{}/permissions",
-        done.model_name
-    );
-    let permitted = app
-        .admin
-        .post(&permissions, &json!({"project_ids": [project]}))
-        .await;
-    let permission = permitted.ok()["first_id"].as_str().unwrap().to_owned();
-    let hook =
-        json!({"name": "hers", "url": "http://127.0.0.1:9/", "event_types": ["batch.failed"]});
-    let endpoint = app.alice.post("/v1/webhook_endpoints", &hook).await.ok();
-    Things {
-        file: job["training_file"].as_str().unwrap().to_owned(),
-        job: done.id.to_string(),
-        model: done.model_name,
-        upload: app.alice.begin_upload(8).await,
-        batch: app.alice.batch(&["ok"]).await,
-        key: made(format!("{at}/api_keys"), named.clone()).await,
-        service_account: made(format!("{at}/service_accounts"), named.clone()).await,
-        user: made(format!("{at}/users"), member).await,
-        admin_key: made("/v1/organization/admin_api_keys".to_owned(), named).await,
-        project,
-        permission,
-        endpoint: endpoint["id"].as_str().unwrap().to_owned(),
-    }
 }
 
 /// Status and body, without the thing's own name.
@@ -272,10 +165,6 @@ async fn answers(
             does_not_list(&app.bobs_admin, path, &theirs).await;
             return None;
         }
-        Case::Body(body) => {
-            let asked = |things| ask(&app.bob, method, path.to_owned(), Some(body(things)));
-            return Some([asked(alices).await, asked(nobodys).await]);
-        }
         Case::Path => (&app.bob, body(method, path)),
         Case::OrgPath => {
             let body = (method == Method::POST).then(any_body);
@@ -296,7 +185,7 @@ async fn does_not_list(client: &Client, path: &str, names: &[&String]) {
 #[tokio::test]
 async fn another_tenants_things_are_like_missing_ones() {
     let app = TestApp::start().await;
-    let (alices, nobodys) = (of_alice(&app).await, nobodys());
+    let (alices, nobodys) = (Things::of_alice(&app).await, Things::nobodys());
     for route in ROUTES {
         let asked = (&route.method, route.path);
         let Some([theirs, missing]) = answers(&app, asked, &alices, &nobodys).await else {
@@ -329,7 +218,7 @@ async fn another_tenants_things_are_like_missing_ones() {
 #[tokio::test]
 async fn what_an_administrator_of_others_asked_for_is_untouched() {
     let app = TestApp::start().await;
-    let things = of_alice(&app).await;
+    let things = Things::of_alice(&app).await;
     for route in ROUTES {
         if let Some(Case::OrgPath) = case(&route.method, route.path) {
             let path = named(route.path, &things);
@@ -344,37 +233,35 @@ async fn what_an_administrator_of_others_asked_for_is_untouched() {
     assert_eq!(app.alice.get("/v1/models").await.status, 200);
 }
 
+/// Of a path that names two things, such as a project and a key, each in turn is somebody else's.
 #[tokio::test]
-async fn a_cursor_of_another_tenant_is_unknown() {
+async fn anothers_thing_beside_ones_own_is_like_a_missing_one() {
     let app = TestApp::start().await;
-    let alices = of_alice(&app).await;
-    for path in [
-        format!("/v1/files?after={}", alices.file),
-        format!("/v1/fine_tuning/jobs?after={}", alices.job),
-        format!("/v1/batches?after={}", alices.batch),
-        format!("/v1/webhook_endpoints?after={}", alices.endpoint),
-    ] {
-        assert_eq!(
-            app.bob.get(&path).await.refusal().1.as_deref(),
-            Some("after"),
-            "{path}"
-        );
+    let (alices, bobs) = (Things::of_alice(&app).await, Things::of_bob(&app).await);
+    let nobodys = Things::nobodys();
+    let mut asked = 0;
+    for route in ROUTES {
+        let places = places(route.path);
+        // Every project has the same rate limit.
+        for place in places.iter().filter(|place| **place != "{rate_limit_id}") {
+            if places.len() < 2 {
+                continue;
+            }
+            let with = |others: &Things| {
+                let thing = thing_at(others, route.path, place).expect("a test above");
+                let path = named(&route.path.replace(place, thing), &bobs);
+                let body = (route.method == Method::POST).then(any_body);
+                ask(&app.bobs_admin, &route.method, path, body)
+            };
+            let (theirs, missing) = (with(&alices).await, with(&nobodys).await);
+            let place = (&route.method, route.path, place);
+            assert_eq!(theirs.status, 404, "{place:?}");
+            let seen = anonymous(&theirs, &alices);
+            assert_eq!(seen, anonymous(&missing, &nobodys), "{place:?}");
+            asked += 1;
+        }
     }
-    for path in [
-        format!("/v1/organization/projects?after={}", alices.project),
-        format!("/v1/organization/users?after={}", alices.user),
-        format!("/v1/organization/admin_api_keys?after={}", alices.admin_key),
-        format!(
-            "/v1/organization/projects/{}/api_keys?after={}",
-            app.bob_project, alices.key
-        ),
-    ] {
-        assert_eq!(
-            app.bobs_admin.get(&path).await.refusal().1.as_deref(),
-            Some("after"),
-            "{path}"
-        );
-    }
+    assert!(asked > 15, "only {asked} places were asked");
 }
 
 #[tokio::test]

@@ -9,9 +9,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
+use store::queue;
+use store::quotas::{self, Quotas};
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Form, ROWS, TestApp};
+use crate::support::{ANY_WORKER, Answer, Form, ROWS, TestApp};
 
 async fn limit(app: &TestApp, limits: Value) {
     let path = format!(
@@ -100,6 +102,105 @@ async fn a_job_beyond_the_queue_s_limit_is_told_the_way_out() {
 }
 
 #[tokio::test]
+async fn jobs_set_aside_come_back_into_the_queue_only_as_places_are_free() {
+    let app = TestApp::start().await;
+    limit(&app, json!({"attune": {"max_queued_jobs": 1}})).await;
+    let path = |job: &Value, verb| {
+        let id = job["id"].as_str().unwrap();
+        format!("/v1/fine_tuning/jobs/{id}/{verb}")
+    };
+    let mut paused = Vec::new();
+    for _ in 0..3 {
+        let job = app.alice.job(json!({})).await;
+        app.alice.post_text(&path(&job, "pause"), "").await.ok();
+        paused.push(job);
+    }
+    let resume = async |job| app.alice.post_text(&path(job, "resume"), "").await;
+    assert_eq!(resume(&paused[0]).await.ok()["status"], "queued");
+    let refused = resume(&paused[1]).await;
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("insufficient_quota".to_owned()))
+    );
+    assert!(refused.text.contains("max_queued_jobs"), "{}", refused.text);
+    let still = format!("/v1/fine_tuning/jobs/{}", paused[1]["id"].as_str().unwrap());
+    let still = app.alice.get(&still).await.ok();
+    assert_eq!(still["status"], "paused");
+    // Asking again for what is so already takes no place.
+    resume(&paused[0]).await.ok();
+    app.claim(&app.worker_store().await).await;
+    assert_eq!(resume(&paused[1]).await.ok()["status"], "queued");
+    assert_eq!(resume(&paused[2]).await.status, 429);
+    // A worker that is at a job has not handed it back: resumed at once, it still needs its place.
+    app.alice
+        .post_text(&path(&paused[0], "pause"), "")
+        .await
+        .ok();
+    assert_eq!(resume(&paused[0]).await.status, 429);
+}
+
+#[tokio::test]
+async fn administrators_lower_the_operators_limits_and_cannot_lift_them() {
+    let app = TestApp::start().await;
+    let operators = Quotas {
+        max_running_jobs: Some(2),
+        max_requests_per_minute: Some(100),
+        ..Quotas::default()
+    };
+    let mut tx = app.database.store().operator_tx().await.unwrap();
+    quotas::set_ceiling(&mut tx, app.alice_org, app.alice_project, &operators)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let path = format!(
+        "/v1/organization/projects/{}/rate_limits/rl-project",
+        app.alice_project
+    );
+    let mut in_force = Vec::new();
+    for asked in [
+        json!({}),
+        json!({"max_requests_per_1_minute": 7, "attune": {"max_running_jobs": 1}}),
+        json!({"max_requests_per_1_minute": null, "attune": {"max_running_jobs": null}}),
+    ] {
+        let set = app.admin.post(&path, &asked).await.ok();
+        in_force.push((
+            set["max_requests_per_1_minute"].as_u64().unwrap(),
+            set["attune"]["max_running_jobs"].as_u64().unwrap(),
+        ));
+    }
+    assert_eq!(in_force, [(100, 2), (7, 1), (100, 2)]);
+    for (asked, param) in [
+        (
+            json!({"max_requests_per_1_minute": 101}),
+            "max_requests_per_1_minute",
+        ),
+        (
+            json!({"attune": {"max_running_jobs": 3}}),
+            "attune.max_running_jobs",
+        ),
+    ] {
+        let refused = app.admin.post(&path, &asked).await;
+        let code = "above_operator_limit".to_owned();
+        assert_eq!(
+            refused.refusal(),
+            (400, Some(param.to_owned()), Some(code)),
+            "{asked}"
+        );
+    }
+    // Of jobs at workers, claims take as many as the administrator allows.
+    limit(&app, json!({"attune": {"max_running_jobs": 1}})).await;
+    for _ in 0..2 {
+        app.alice.job(json!({})).await;
+    }
+    let worker = app.worker_store().await;
+    app.claim(&worker).await;
+    let mut tx = worker.worker_tx().await.unwrap();
+    let lease_for = Duration::from_mins(1);
+    let second = queue::claim(&mut tx, "test", ANY_WORKER, lease_for).await;
+    assert_eq!(second.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_job_that_would_train_too_much_today_is_refused() {
     let app = TestApp::start().await;
     let one_epoch = (ROWS.len() / 4) as u64;
@@ -166,6 +267,37 @@ async fn files_beyond_the_limit_are_refused_and_leave_nothing() {
     assert_eq!(app.object_keys().await.len(), 1);
     app.alice.delete(&format!("/v1/files/{first}")).await.ok();
     app.alice.training_file().await;
+}
+
+#[tokio::test]
+async fn a_project_full_of_models_begins_no_job() {
+    let app = TestApp::start().await;
+    app.alice.job(json!({})).await;
+    let model = app.finish_next_job().await.model_name;
+    let file = app.alice.training_file().await;
+    let mut tx = app
+        .database
+        .store()
+        .tenant_tx(app.alice_project)
+        .await
+        .unwrap();
+    let used = quotas::storage_bytes(&mut tx).await.unwrap();
+    drop(tx);
+    // Two files to train on, the job's results, its checkpoint and its model.
+    assert_eq!(used, 2 * ROWS.len() as u64 + 3 * 4);
+    limit(&app, json!({"attune": {"max_storage_bytes": used}})).await;
+    let job = json!({"model": "tiny", "training_file": file});
+    let refused = app.alice.post("/v1/fine_tuning/jobs", &job).await;
+    let said = format!(
+        "stores {used}, so that there is no room for what a job makes. Delete files and models"
+    );
+    assert!(refused.text.contains(&said), "{}", refused.text);
+    assert_eq!(
+        refused.refusal(),
+        (429, None, Some("insufficient_quota".to_owned()))
+    );
+    app.alice.delete(&format!("/v1/models/{model}")).await.ok();
+    app.alice.post("/v1/fine_tuning/jobs", &job).await.ok();
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! `attune admin project limits`: shows and changes what a project may use at most, and its share of the workers.
+//!
+//! What is set here is a ceiling: the organization's administrators may set lower limits of their own, which are shown.
 
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use domain::ProjectId;
 use serde_json::{Value, json};
@@ -41,7 +43,7 @@ pub struct LimitArgs {
     /// Jobs that wait for a worker, or `none`
     #[arg(long, value_name = "N")]
     max_queued_jobs: Option<Limit>,
-    /// Bytes of all files, or `none`
+    /// Bytes of all files, models and checkpoints, or `none`
     #[arg(long, value_name = "BYTES")]
     max_storage_bytes: Option<Limit>,
     /// Tokens trained from midnight to midnight, UTC, or `none`
@@ -70,27 +72,27 @@ pub(super) async fn act(
     now: OffsetDateTime,
 ) -> Result<Answer> {
     let before = (
-        quotas::find(tx, org.id, project_id).await?,
+        quotas::ceiling(tx, org.id, project_id).await?,
         shares::get(tx, project_id).await?,
     );
+    let organizations = quotas::find(tx, org.id, project_id).await?;
     let after = (args.quotas(before.0)?, args.share(before.1)?);
-    let json = shown(project_id, &after.0, &after.1);
+    let json = shown(project_id, &after.0, &organizations, &after.1);
     if before != after {
-        quotas::set(tx, org.id, project_id, &after.0).await?;
+        quotas::set_ceiling(tx, org.id, project_id, &after.0).await?;
         shares::set(tx, project_id, after.1).await?;
         let act = Act::new("rate_limit.updated", "project.rate_limit", "rl-project");
         let act = act.project(project_id).details(json.clone());
         record(tx, org.id, &act, now).await?;
     }
-    let fields = json.as_object().into_iter().flatten();
-    let lines = fields.map(|(name, value)| format!("{name}: {}", said(value)));
-    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = text(&json);
     Ok(Answer::new(json, text))
 }
 
 impl LimitArgs {
     fn quotas(&self, mut quotas: Quotas) -> Result<Quotas> {
         for (limit, asked) in [
+            (&mut quotas.max_running_jobs, self.max_running_jobs),
             (&mut quotas.max_queued_jobs, self.max_queued_jobs),
             (&mut quotas.max_storage_bytes, self.max_storage_bytes),
             (
@@ -110,6 +112,12 @@ impl LimitArgs {
                 *limit = asked;
             }
         }
+        anyhow::ensure!(
+            quotas
+                .max_running_jobs
+                .is_none_or(|max| i32::try_from(max).is_ok()),
+            "--max-running-jobs is too large"
+        );
         let a_minute = [quotas.max_requests_per_minute, quotas.max_tokens_per_minute];
         anyhow::ensure!(
             !a_minute.contains(&Some(0)),
@@ -119,12 +127,6 @@ impl LimitArgs {
     }
 
     fn share(&self, mut share: Share) -> Result<Share> {
-        if let Some(Limit(max)) = self.max_running_jobs {
-            share.max_running_jobs = max
-                .map(i32::try_from)
-                .transpose()
-                .context("--max-running-jobs is too large")?;
-        }
         share.weight = self.weight.unwrap_or(share.weight);
         share.priority = self.priority.unwrap_or(share.priority);
         anyhow::ensure!(
@@ -135,18 +137,37 @@ impl LimitArgs {
     }
 }
 
-fn shown(project_id: ProjectId, quotas: &Quotas, share: &Share) -> Value {
+/// The operator's limits, and under `organization` those of its administrators.
+fn shown(project_id: ProjectId, ceiling: &Quotas, own: &Quotas, share: &Share) -> Value {
+    let mut shown = limits(ceiling);
+    shown["project_id"] = json!(project_id);
+    shown["weight"] = share.weight.into();
+    shown["priority"] = share.priority.into();
+    shown["organization"] = limits(own);
+    shown
+}
+
+fn limits(quotas: &Quotas) -> Value {
     json!({
-        "project_id": project_id,
-        "max_running_jobs": share.max_running_jobs,
+        "max_running_jobs": quotas.max_running_jobs,
         "max_queued_jobs": quotas.max_queued_jobs,
         "max_storage_bytes": quotas.max_storage_bytes,
         "max_trained_tokens_per_day": quotas.max_trained_tokens_per_day,
         "max_requests_per_minute": quotas.max_requests_per_minute,
         "max_tokens_per_minute": quotas.max_tokens_per_minute,
-        "weight": share.weight,
-        "priority": share.priority,
     })
+}
+
+/// A line for each, with the organization's own limit beside the operator's.
+fn text(shown: &Value) -> String {
+    let own = &shown["organization"];
+    let fields = shown.as_object().into_iter().flatten();
+    let fields = fields.filter(|(name, _)| *name != "organization");
+    let lines = fields.map(|(name, value)| match &own[name] {
+        Value::Null => format!("{name}: {}", said(value)),
+        set => format!("{name}: {} (its administrators: {set})", said(value)),
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn said(value: &Value) -> String {
@@ -160,6 +181,21 @@ fn said(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_administrators_have_set_stands_beside_the_operators_limit() {
+        let of = |n| Quotas {
+            max_queued_jobs: n,
+            ..Quotas::default()
+        };
+        let shown = shown(ProjectId::new(), &of(None), &of(Some(3)), &Share::default());
+        let text = text(&shown);
+        assert!(
+            text.contains("max_queued_jobs: none (its administrators: 3)"),
+            "{text}"
+        );
+        assert!(text.contains("max_running_jobs: none\n"), "{text}");
+    }
 
     #[test]
     fn a_limit_is_a_number_or_none() {

@@ -139,7 +139,7 @@ impl TestApp {
         files::create(&mut tx, &results(&job, result_file))
             .await
             .unwrap();
-        models::publish(&mut tx, &lease, model_id, &adapter, START)
+        models::publish(&mut tx, &lease, model_id, &adapter, 4, START)
             .await
             .unwrap();
         let job = job
@@ -193,6 +193,7 @@ fn checkpoint(object_prefix: String) -> NewCheckpoint {
         object_prefix,
         metrics,
         manifest: BTreeMap::new(),
+        size_bytes: 4,
         created_at: START,
     }
 }

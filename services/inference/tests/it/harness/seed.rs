@@ -148,7 +148,7 @@ async fn tuned_model(
     checkpoints::create(&mut tx, lease, &checkpoint(checkpoint_prefix))
         .await
         .unwrap();
-    let model = models::publish(&mut tx, lease, model_id, &adapter_prefix, NOW)
+    let model = models::publish(&mut tx, lease, model_id, &adapter_prefix, 0, NOW)
         .await
         .unwrap();
     let outcome = Outcome {
@@ -203,6 +203,7 @@ fn checkpoint(object_prefix: String) -> NewCheckpoint {
         object_prefix,
         metrics,
         manifest,
+        size_bytes: 0,
         created_at: NOW,
     }
 }
