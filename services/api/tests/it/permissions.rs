@@ -12,7 +12,8 @@ pub(crate) async fn second_project(app: &TestApp) -> (String, Client) {
         .await;
     let project = made.ok()["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/organization/projects/{project}/api_keys");
-    let key = app.admin.post(&path, &json!({"name": "second"})).await.ok();
+    let owner = json!({"name": "second", "role": "owner"});
+    let key = app.admin.post(&path, &owner).await.ok();
     (
         project,
         app.anonymous.with_key(key["value"].as_str().unwrap()),
