@@ -212,7 +212,7 @@ impl Preview {
         if example.n_supervised() == 0 {
             let message = "nothing of it is learned: the assistant's words are all cut off";
             self.problem(line, "nothing_to_learn", message.to_owned());
-        } else if !learns_to_end(shown, text) && !example.truncated {
+        } else if !example.truncated && !text.learns_to_end(example) {
             let message = "no token that ends a text is learned, so the model may not stop; look at the chat template";
             self.problem(line, "no_end_learned", message.to_owned());
         }
@@ -225,14 +225,6 @@ impl Preview {
             message,
         });
     }
-}
-
-fn learns_to_end(shown: &Shown, text: &TextModel) -> bool {
-    let tokens = shown.example.ids.iter().zip(&shown.example.supervised);
-    text.eos_ids().is_empty()
-        || tokens
-            .filter(|(_, supervised)| **supervised)
-            .any(|(id, _)| text.eos_ids().contains(id))
 }
 
 impl PreviewText {

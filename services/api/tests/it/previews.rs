@@ -9,6 +9,10 @@ const PREVIEW: &str = "/v1/fine_tuning/jobs/preview";
 /// The preview of a file of these rows, with these fields beside the file.
 async fn preview(app: &TestApp, rows: &[Value], fields: Value) -> Value {
     app.register_wordy().await;
+    preview_of_wordy(app, rows, fields).await
+}
+
+async fn preview_of_wordy(app: &TestApp, rows: &[Value], fields: Value) -> Value {
     let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
     let rows = rows.join("\n") + "\n";
     let file = app.alice.upload(Form::of("fine-tune", &rows)).await.ok();
@@ -93,6 +97,53 @@ async fn every_loss_of_data_is_named_with_its_line() {
     );
     assert!(cut["cut_text"].as_str().unwrap().ends_with("x<|im_end|>\n"));
     assert_eq!(shown["is_whole_file"], json!(true));
+}
+
+/// Ends no turn, and refuses to speak of the weather.
+const ENDLESS: &str = "{% for m in messages %}{% if m.content == 'rain' %}{{ raise_exception('no weather') }}{% endif %}\
+                       {{ m.role }}: {{ m.content }}\n{% endfor %}\
+                       {% if add_generation_prompt %}assistant: {% endif %}";
+
+#[tokio::test]
+async fn a_template_that_fails_or_ends_no_turn_is_named_with_the_row() {
+    let app = TestApp::start().await;
+    app.register_wordy_with(ENDLESS, &json!({})).await;
+    let rows = [
+        chat("a", "b"),
+        chat("rain", "b"),
+        chat("a", &"x".repeat(40)),
+    ];
+    let settings = json!({"attune": {"max_seq_len": 40}});
+    let shown = preview_of_wordy(&app, &rows, settings).await;
+    // The third is cut, so that its end is missing anyway.
+    let expected = [
+        (1, "no_end_learned"),
+        (2, "template_failed"),
+        (3, "truncated"),
+    ];
+    assert_eq!(
+        problems(&shown),
+        expected.map(|(line, code)| (line, code.to_owned()))
+    );
+    let failed = shown["problems"][1]["message"].as_str().unwrap();
+    assert!(failed.contains("no weather"), "{failed}");
+    let lines: Vec<&Value> = shown["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["line"])
+        .collect();
+    assert_eq!(lines, [1, 3], "what failed is not shown as empty text");
+}
+
+#[tokio::test]
+async fn what_ends_a_text_is_also_read_from_the_generation_config() {
+    let app = TestApp::start().await;
+    let template = ENDLESS.replace("m.content }}", "m.content }}<|im_start|>");
+    app.register_wordy_with(&template, &json!({"eos_token_id": [0]}))
+        .await;
+    let shown = preview_of_wordy(&app, &[chat("a", "b")], json!({})).await;
+    assert_eq!(shown["problems"], json!([]));
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
     memory_bytes: 1 << 40,
 };
 
+/// Of the base model `wordy`.
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
 /// A base model that nobody could load.
 fn base_model(name: &str) -> BaseModel {
     BaseModel {
@@ -72,9 +76,12 @@ fn tokenizer() -> Value {
 impl TestApp {
     /// Registers the base model `wordy`, which has no weights but reads and writes.
     pub(crate) async fn register_wordy(&self) {
+        self.register_wordy_with(CHATML, &json!({})).await;
+    }
+
+    /// The same with another chat template and a `generation_config.json`.
+    pub(crate) async fn register_wordy_with(&self, template: &str, generation: &Value) {
         let mut base = base_model("wordy");
-        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
-                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
         for (name, document) in [
             ("tokenizer.json", tokenizer()),
             (
@@ -82,6 +89,7 @@ impl TestApp {
                 json!({"eos_token": "<|im_end|>", "chat_template": template}),
             ),
             ("config.json", json!({"tie_word_embeddings": true})),
+            ("generation_config.json", generation.clone()),
         ] {
             let bytes = document.to_string();
             let key = keys::base(base.id, name);
