@@ -22,9 +22,25 @@ pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
     memory_bytes: 1 << 40,
 };
 
-/// Of the base model `wordy`.
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
                       {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// What there is to say of the base model `wordy`.
+pub(crate) struct Wordy<'a> {
+    pub(crate) template: &'a str,
+    pub(crate) generation_config: Value,
+    pub(crate) context_length: u64,
+}
+
+impl Default for Wordy<'_> {
+    fn default() -> Self {
+        Self {
+            template: CHATML,
+            generation_config: json!({}),
+            context_length: 512,
+        }
+    }
+}
 
 /// A base model that nobody could load.
 fn base_model(name: &str) -> BaseModel {
@@ -57,7 +73,7 @@ pub(crate) async fn register_base(store: &Store, name: &str) {
 }
 
 /// A tokenizer of one token for each character of ASCII, with the two of `ChatML`.
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer() -> Value {
     let special = ["<|im_start|>", "<|im_end|>"];
     let characters = (b' '..=b'~').map(char::from).chain(['\n']);
     let tokens = special
@@ -76,12 +92,20 @@ fn tokenizer() -> Value {
 impl TestApp {
     /// Registers the base model `wordy`, which has no weights but reads and writes.
     pub(crate) async fn register_wordy(&self) {
-        self.register_wordy_with(CHATML, &json!({})).await;
+        self.register_wordy_with(Wordy::default()).await;
     }
 
-    /// The same with another chat template and a `generation_config.json`.
-    pub(crate) async fn register_wordy_with(&self, template: &str, generation: &Value) {
-        let mut base = base_model("wordy");
+    /// The same, but for what is said otherwise.
+    pub(crate) async fn register_wordy_with(&self, wordy: Wordy<'_>) {
+        let Wordy {
+            template,
+            generation_config,
+            context_length,
+        } = wordy;
+        let mut base = BaseModel {
+            context_length,
+            ..base_model("wordy")
+        };
         for (name, document) in [
             ("tokenizer.json", tokenizer()),
             (
@@ -89,7 +113,7 @@ impl TestApp {
                 json!({"eos_token": "<|im_end|>", "chat_template": template}),
             ),
             ("config.json", json!({"tie_word_embeddings": true})),
-            ("generation_config.json", generation.clone()),
+            ("generation_config.json", generation_config),
         ] {
             let bytes = document.to_string();
             let key = keys::base(base.id, name);
