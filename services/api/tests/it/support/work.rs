@@ -27,6 +27,8 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
 
 /// What there is to say of the base model `wordy`.
 pub(crate) struct Wordy<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) n_params: u64,
     pub(crate) template: &'a str,
     pub(crate) generation_config: Value,
     pub(crate) context_length: u64,
@@ -35,6 +37,8 @@ pub(crate) struct Wordy<'a> {
 impl Default for Wordy<'_> {
     fn default() -> Self {
         Self {
+            name: "wordy",
+            n_params: 1_000_000,
             template: CHATML,
             generation_config: json!({}),
             context_length: 512,
@@ -98,13 +102,16 @@ impl TestApp {
     /// The same, but for what is said otherwise.
     pub(crate) async fn register_wordy_with(&self, wordy: Wordy<'_>) {
         let Wordy {
+            name,
+            n_params,
             template,
             generation_config,
             context_length,
         } = wordy;
         let mut base = BaseModel {
+            n_params,
             context_length,
-            ..base_model("wordy")
+            ..base_model(name)
         };
         for (name, document) in [
             ("tokenizer.json", tokenizer()),
