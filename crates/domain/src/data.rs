@@ -15,6 +15,9 @@ pub struct DataReport {
     pub truncated_rows: u64,
     /// Rows that were left out because cutting took everything there was to learn.
     pub skipped_rows: u64,
+    /// Rows that were not cut and yet teach no token that ends a text.
+    #[serde(default)]
+    pub rows_without_end: u64,
     /// Rows that had been there before, word for word.
     pub duplicate_rows: u64,
     /// SHA-256 over tokens and mask of all rows, in hexadecimal: what training sees, whatever the file's spelling.

@@ -233,10 +233,10 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// One page of a job's events, newest first.
+/// One page of a job's events, newest first. Those that were withdrawn are not among them, but `after` may be one.
 ///
 /// # Errors
-/// [`StoreError::UnknownCursor`] if `after` is not an event of the job.
+/// [`StoreError::UnknownCursor`] if `after` was never an event of the job.
 pub async fn list(
     tx: &mut TenantTx,
     job_id: JobId,
@@ -252,7 +252,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         EventRow,
         "SELECT id, job_id, level, type AS kind, message, data, created_at FROM job_events
-         WHERE project_id = $1 AND job_id = $2 AND seq < $3
+         WHERE project_id = $1 AND job_id = $2 AND seq < $3 AND withdrawn_at IS NULL
          ORDER BY seq DESC LIMIT $4",
         tx.project_id().0,
         job_id.0,
@@ -264,10 +264,10 @@ pub async fn list(
     Page::cut(rows, limit, EventRow::read)
 }
 
-/// Where a job's events stand: the place of `after`, or the beginning.
+/// Where a job's events stand: the place of `after`, also of one that was withdrawn, or the beginning.
 ///
 /// # Errors
-/// [`StoreError::UnknownCursor`] if `after` is not an event of the job.
+/// [`StoreError::UnknownCursor`] if `after` was never an event of the job.
 pub async fn place(
     tx: &mut TenantTx,
     job_id: JobId,
@@ -281,7 +281,7 @@ pub async fn place(
     }
 }
 
-/// Up to `limit` of a job's events after a [`place`], oldest first, and the place of the last.
+/// Up to `limit` of a job's events after a [`place`], oldest first, without those withdrawn, and the place of the last.
 ///
 /// None is ever added before the last: whoever tells an event holds the job's row, so places and commits have one order.
 pub async fn following(
@@ -292,7 +292,7 @@ pub async fn following(
 ) -> Result<(Vec<Event>, i64), StoreError> {
     let rows = sqlx::query!(
         "SELECT seq, id, job_id, level, type AS kind, message, data, created_at FROM job_events
-         WHERE project_id = $1 AND job_id = $2 AND seq > $3
+         WHERE project_id = $1 AND job_id = $2 AND seq > $3 AND withdrawn_at IS NULL
          ORDER BY seq LIMIT $4",
         tx.project_id().0,
         job_id.0,
@@ -317,6 +317,7 @@ pub async fn following(
     Ok((events.collect::<Result<_, _>>()?, last))
 }
 
+/// Withdrawn events are found too: whoever was told one goes on from there.
 async fn seq_of(tx: &mut TenantTx, job_id: JobId, id: EventId) -> Result<Option<i64>, StoreError> {
     Ok(sqlx::query_scalar!(
         "SELECT seq FROM job_events WHERE project_id = $1 AND job_id = $2 AND id = $3",

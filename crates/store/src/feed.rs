@@ -13,7 +13,7 @@ use crate::{FeedTx, StoreError};
 pub struct Head {
     /// The job.
     pub job_id: JobId,
-    /// The place of its latest event, 0 without one: see [`crate::events::following`].
+    /// The place of its latest event that is told, 0 without one: see [`crate::events::following`].
     pub place: i64,
     /// Whether it is over. What its worker tells ends with that; what is told of it afterwards, such as where Weights &
     /// Biases shows it, no stream waits for.
@@ -28,7 +28,7 @@ pub async fn heads(tx: &mut FeedTx, jobs: &[(ProjectId, JobId)]) -> Result<Vec<H
     let rows = sqlx::query!(
         r#"SELECT j.id, j.status IN ('succeeded', 'failed', 'cancelled') AS "is_final!",
                   COALESCE((SELECT e.seq FROM job_events e
-                            WHERE e.project_id = j.project_id AND e.job_id = j.id
+                            WHERE e.project_id = j.project_id AND e.job_id = j.id AND e.withdrawn_at IS NULL
                             ORDER BY e.seq DESC LIMIT 1), 0) AS "place!"
            FROM unnest($1::uuid[], $2::uuid[]) AS w (project_id, id)
            JOIN jobs j ON j.project_id = w.project_id AND j.id = w.id"#,

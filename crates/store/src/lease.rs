@@ -157,8 +157,9 @@ pub async fn retry_later(
     Ok(job)
 }
 
-/// Forgets what earlier attempts wrote after `step`, from which this attempt goes on; 0 is the beginning. Metrics,
-/// their events and checkpoints go, and the checkpoints' objects after them, so that each step is told once.
+/// Forgets what earlier attempts wrote after `step`, from which this attempt goes on; 0 is the beginning. Metrics and
+/// checkpoints go, and the checkpoints' objects after them. The steps' events are withdrawn, so that each step is told
+/// once; a client that was told one of them still finds its place by it.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`], as [`hold`].
@@ -177,8 +178,9 @@ pub async fn resume_from(tx: &mut TenantTx, lease: &Lease, step: u64) -> Result<
     .await?;
     // Compared as JSON, where a number is never less than a string: no cast that odd data could break.
     sqlx::query!(
-        "DELETE FROM job_events
-         WHERE project_id = $1 AND job_id = $2 AND type = 'metrics' AND data -> 'step' > to_jsonb($3::bigint)",
+        "UPDATE job_events SET withdrawn_at = now()
+         WHERE project_id = $1 AND job_id = $2 AND withdrawn_at IS NULL
+           AND type = 'metrics' AND data -> 'step' > to_jsonb($3::bigint)",
         project_id,
         job_id,
         step

@@ -38,6 +38,7 @@ pub mod service_accounts;
 pub mod shares;
 pub mod sign_in;
 mod slug;
+pub mod speeds;
 pub mod stranded;
 pub mod tx;
 pub mod uploads;

@@ -138,44 +138,6 @@ pub async fn last_step(tx: &mut TenantTx, job_id: JobId) -> Result<u64, StoreErr
     from_bigint("step", last.unwrap_or(0))
 }
 
-/// How fast jobs ran.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Speed {
-    /// Jobs that were looked at.
-    pub n_jobs: u64,
-    /// Tokens of their steps, prompts included.
-    pub n_tokens: u64,
-    /// What those steps took.
-    pub millis: f64,
-}
-
-/// How fast the project's latest jobs on this base model ran, by the last steps of each; `None` before the first.
-pub async fn recent_speed(
-    tx: &mut TenantTx,
-    base_model: &str,
-) -> Result<Option<Speed>, StoreError> {
-    let row = sqlx::query!(
-        r#"SELECT count(DISTINCT j.id) AS "n_jobs!", COALESCE(sum(m.n_tokens), 0)::bigint AS "n_tokens!",
-                  COALESCE(sum(m.step_ms), 0) AS "millis!"
-           FROM (SELECT id FROM jobs
-                 WHERE project_id = $1 AND base_model = $2 AND status = 'succeeded'
-                 ORDER BY created_at DESC LIMIT 5) AS j
-           CROSS JOIN LATERAL (SELECT n_tokens, step_ms FROM job_metrics
-                               WHERE project_id = $1 AND job_id = j.id
-                               ORDER BY step DESC LIMIT 200) AS m"#,
-        tx.project_id().0,
-        base_model,
-    )
-    .fetch_one(tx.connection())
-    .await?;
-    let speed = Speed {
-        n_jobs: from_bigint("count", row.n_jobs)?,
-        n_tokens: from_bigint("n_tokens", row.n_tokens)?,
-        millis: row.millis,
-    };
-    Ok((speed.n_tokens > 0 && speed.millis > 0.0).then_some(speed))
-}
-
 struct StepMetricsRow {
     step: i64,
     train_loss: f64,

@@ -157,7 +157,7 @@ async fn take(
              ORDER BY w.created_at, w.id LIMIT 1
          )
          UPDATE jobs j
-         SET attempt = j.attempt + 1, worker = $2, lease_token = $3,
+         SET attempt = j.attempt + 1, worker = $2, device = $5, lease_token = $3,
              lease_expires_at = now() + make_interval(secs => $4)
          FROM next
          WHERE j.project_id = $1 AND j.id = next.id

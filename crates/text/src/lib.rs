@@ -19,5 +19,5 @@ pub use error::TextError;
 pub use mask::Example;
 pub use message::{ContentError, Conversation, Message, ROLES, content_from_json};
 pub use model::TextModel;
-pub use shown::{Segment, Shown};
+pub use shown::{Segment, Shown, ShownToken};
 pub use tokenizer::{DecodeStream, Tokenizer};

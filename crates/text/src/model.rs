@@ -60,10 +60,18 @@ impl TextModel {
         self
     }
 
-    /// Let more tokens end a text: `generation_config.json` may list several.
+    /// Let more tokens end a text: those that `generation_config.json` lists. Where a base model has none, its
+    /// `config.json` may say the same. A document that says nothing of them adds none.
     #[must_use]
-    pub fn with_eos_ids(mut self, ids: &[u32]) -> Self {
-        self.eos_ids.extend_from_slice(ids);
+    pub fn with_generation_config(mut self, generation_config_json: &[u8]) -> Self {
+        let document: Value = serde_json::from_slice(generation_config_json).unwrap_or_default();
+        let ids = match &document["eos_token_id"] {
+            Value::Array(ids) => ids.as_slice(),
+            id => std::slice::from_ref(id),
+        };
+        let ids = ids.iter().filter_map(Value::as_u64);
+        self.eos_ids
+            .extend(ids.filter_map(|id| u32::try_from(id).ok()));
         self.eos_ids.sort_unstable();
         self.eos_ids.dedup();
         self
@@ -119,6 +127,14 @@ impl TextModel {
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Whether a token that ends a text is among the targets of `example`. A model that never learns one may not stop. Of
+    /// a base model that names no such token nothing can be said: true.
+    pub fn learns_to_end(&self, example: &Example) -> bool {
+        let mut targets = example.ids.iter().zip(&example.supervised);
+        self.eos_ids.is_empty()
+            || targets.any(|(id, supervised)| *supervised && self.eos_ids.contains(id))
     }
 
     /// The tokens that end a text.

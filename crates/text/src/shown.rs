@@ -15,6 +15,15 @@ pub struct Shown {
     pub(crate) offsets: Vec<(usize, usize)>,
 }
 
+/// One token, as it stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShownToken<'a> {
+    pub id: u32,
+    /// Empty where the token ends within a character, which is then the text of the token that ends it.
+    pub text: &'a str,
+    pub supervised: bool,
+}
+
 /// Consecutive tokens that are all learned, or all given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'a> {
@@ -23,24 +32,43 @@ pub struct Segment<'a> {
 }
 
 impl Shown {
+    /// The tokens that are kept; their texts together are all that is kept.
+    pub fn tokens(&self) -> impl Iterator<Item = ShownToken<'_>> {
+        let Example {
+            ids, supervised, ..
+        } = &self.example;
+        let tokens = ids.iter().zip(supervised).zip(&self.offsets);
+        // From where the one before ends: some tokenizers leave a space out of the range of the token that begins with it.
+        tokens.scan(0, |start, ((id, supervised), (_, end))| {
+            let end = self.boundary(*end).max(*start);
+            let text = &self.text[*start..end];
+            *start = end;
+            Some(ShownToken {
+                id: *id,
+                text,
+                supervised: *supervised,
+            })
+        })
+    }
+
     /// The kept text in pieces; together they are all of it.
     pub fn segments(&self) -> Vec<Segment<'_>> {
-        let mut segments = Vec::new();
-        let mut start = 0;
-        let mut tokens = self.example.supervised.iter().zip(&self.offsets).peekable();
-        while let Some((supervised, (_, end))) = tokens.next() {
-            let next = tokens.peek();
-            if next.is_some_and(|(other, _)| *other == supervised) {
-                continue;
+        let mut segments: Vec<Segment<'_>> = Vec::new();
+        let (mut start, mut end) = (0, 0);
+        for token in self.tokens() {
+            let goes_on = segments
+                .last()
+                .is_some_and(|s| s.supervised == token.supervised);
+            if goes_on {
+                segments.pop();
+            } else {
+                start = end;
             }
-            // Up to where the next token begins: a tokenizer may leave out spaces between two.
-            let end = next.map_or(*end, |(_, (start, _))| *start);
-            let end = self.boundary(end).max(start);
+            end += token.text.len();
             segments.push(Segment {
                 text: &self.text[start..end],
-                supervised: *supervised,
+                supervised: token.supervised,
             });
-            start = end;
         }
         segments
     }
@@ -87,13 +115,20 @@ mod tests {
         );
         let segments = row.segments();
         let pairs: Vec<_> = segments.iter().map(|s| (s.text, s.supervised)).collect();
-        assert_eq!(pairs, [("ask, ", false), ("reply,", true)]);
+        assert_eq!(pairs, [("ask,", false), (" reply,", true)]);
         assert_eq!(row.cut_text(), " more");
+        let tokens: Vec<_> = row.tokens().map(|t| (t.text, t.supervised)).collect();
+        assert_eq!(
+            tokens,
+            [("ask", false), (",", false), (" reply", true), (",", true)]
+        );
     }
 
     #[test]
     fn a_token_that_ends_within_a_character_does_no_harm() {
         let row = shown("aé", &[(0, 2), (2, 3)], &[false, true]);
+        let texts: Vec<_> = row.tokens().map(|token| token.text).collect();
+        assert_eq!(texts, ["a", "é"]);
         let texts: Vec<_> = row.segments().iter().map(|s| s.text).collect();
         assert_eq!(texts, ["a", "é"]);
         assert_eq!(shown("", &[], &[]).segments(), []);

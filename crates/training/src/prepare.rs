@@ -160,6 +160,9 @@ impl Reading {
             return Ok(());
         }
         self.report.n_rows += 1;
+        // Of a row that was cut, the end is what is missing; that is said already.
+        let is_endless = |example: &Example| !example.truncated && !text.learns_to_end(example);
+        self.report.rows_without_end += u64::from(sample.examples().any(is_endless));
         for example in sample.examples() {
             self.report.n_tokens += example.n_tokens() as u64;
             self.report.n_loss_tokens += example.n_supervised() as u64;

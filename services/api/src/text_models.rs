@@ -104,6 +104,7 @@ struct Documents {
     tokenizer_config: Vec<u8>,
     chat_template: Option<Vec<u8>>,
     config: Option<Vec<u8>>,
+    generation_config: Option<Vec<u8>>,
 }
 
 impl Documents {
@@ -130,6 +131,7 @@ impl Documents {
             tokenizer_config: get("tokenizer_config.json").await?.ok_or_else(missing)?,
             chat_template: get("chat_template.jinja").await?,
             config: get("config.json").await?,
+            generation_config: get("generation_config.json").await?,
         })
     }
 
@@ -138,11 +140,14 @@ impl Documents {
         let template = template.map_err(ApiError::internal)?;
         let text =
             TextModel::from_parts(&self.tokenizer, &self.tokenizer_config, template.as_deref());
+        let ends = self.generation_config.or_else(|| self.config.clone());
         let config = self
             .config
             .and_then(|json| serde_json::from_slice(&json).ok());
         Ok(BaseText {
-            text: text.map_err(ApiError::internal)?,
+            text: text
+                .map_err(ApiError::internal)?
+                .with_generation_config(&ends.unwrap_or_default()),
             shape: shape(base, &config.unwrap_or(Value::Null)),
         })
     }

@@ -267,7 +267,7 @@ fn open_base(base: &BaseModel, dir: &Path, device: &Device) -> anyhow::Result<Lo
         files.chat_template(),
     )
     .with_context(|| format!("reading the tokenizer of `{}`", base.name))?
-    .with_eos_ids(&files.eos_token_ids());
+    .with_generation_config(files.generation_config_json());
     let context_length = model.config().max_position_embeddings;
     Ok(LoadedBase {
         model,

@@ -210,7 +210,8 @@ impl Attempt<'_> {
         .await
     }
 
-    /// Marks the job as running, unless it was paused while its files were read. Metrics, events and checkpoints beyond where it resumes are forgotten.
+    /// Marks the job as running, unless it was paused while its files were read. Metrics and checkpoints beyond where it
+    /// resumes are forgotten, and the events of their steps withdrawn.
     async fn begin(&mut self, prepared: &Prepared) -> Result<(), Stop> {
         let now = self.worker.clock.now();
         let info = |message| NewEvent::message(EventLevel::Info, message, now);

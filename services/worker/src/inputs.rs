@@ -103,7 +103,8 @@ fn load(
         files.tokenizer_config_json(),
         files.chat_template(),
     )
-    .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?;
+    .map_err(|error| Failure::bug(domain::failure::error_chain(&error)))?
+    .with_generation_config(files.generation_config_json());
     let precision = training::settings::base_precision(settings);
     Ok(Base {
         id: base.id,

@@ -9,7 +9,7 @@ use store::checkpoints::{self, CheckpointMetrics, NewCheckpoint};
 use store::deletions::{self, Target};
 use store::events::{self, EventLevel, NewEvent};
 use store::metrics::{self, StepMetrics};
-use store::{Lease, Store, StoreError, TenantTx, lease, models};
+use store::{Lease, Store, StoreError, TenantTx, feed, lease, models};
 
 use crate::given::{claimed, expire_and_reap, now, running, two_tenants};
 
@@ -118,9 +118,11 @@ async fn an_attempt_that_resumes_drops_what_it_will_repeat(pool: PgPool) {
     let first = running(&store, acme).await;
     let lease = &first.lease;
     let mut tx = tenant_tx(&store, lease).await;
+    let mut places = Vec::new();
     for n in 1..=5 {
         metrics::record(&mut tx, lease, &[step(n)]).await.unwrap();
         let event = NewEvent::metrics(format!("Step {n}/9"), json!({"step": n}), now());
+        places.push(event.id);
         events::report(&mut tx, lease, &[event]).await.unwrap();
     }
     checkpoints::create(&mut tx, lease, &checkpoint(lease, 2))
@@ -154,6 +156,23 @@ async fn an_attempt_that_resumes_drops_what_it_will_repeat(pool: PgPool) {
         told[2].contains("worker was lost") && told.len() == 3,
         "{told:?}"
     );
+    for (n, place) in (1..).zip(places) {
+        let before = events::list(&mut tx, lease.job_id, Some(place), 10).await;
+        let before = before.unwrap().data;
+        let before: Vec<_> = before.iter().map(|event| event.message.as_str()).collect();
+        let counting = ["Step 2/9", "Step 1/9"];
+        assert_eq!(before, counting[3_usize.saturating_sub(n)..], "before {n}");
+        let place = events::place(&mut tx, lease.job_id, Some(place)).await;
+        let (after, last) = events::following(&mut tx, lease.job_id, place.unwrap(), 10)
+            .await
+            .unwrap();
+        let after: Vec<_> = after.iter().map(|event| event.message.as_str()).collect();
+        assert_eq!(after, told[n.min(2)..], "after {n}");
+        let mut feed = store.feed_tx().await.unwrap();
+        let watched = [(lease.project_id, lease.job_id)];
+        let heads = feed::heads(&mut feed, &watched).await.unwrap();
+        assert_eq!(heads[0].place, last);
+    }
     assert_eq!(
         checkpoints::latest(&mut tx, lease.job_id)
             .await

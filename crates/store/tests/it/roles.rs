@@ -100,6 +100,8 @@ async fn each_transaction_keeps_to_its_tables(pool: PgPool) {
         ("app_worker", "DELETE FROM jobs"),
         ("app_auth", "SELECT * FROM jobs"),
         ("app_auth", "UPDATE api_keys SET expires_at = NULL"),
+        ("app_tenant", "UPDATE job_events SET message = 'x'"),
+        ("app_worker", "SELECT training_speed('x', NULL)"),
         ("app_feed", "SELECT config FROM jobs"),
         ("app_feed", "SELECT message FROM job_events"),
         ("app_worker", "SELECT body FROM idempotency_keys"),

@@ -24,7 +24,16 @@ fn chatml_adds_its_default_system_message_and_the_generation_prompt() {
          Face<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!(model.eos_ids(), [2]);
-    assert_eq!(model.with_eos_ids(&[0, 2]).eos_ids(), [0, 2]);
+    for (document, ids) in [
+        (r#"{"eos_token_id": [0, 2]}"#, &[0, 2][..]),
+        (r#"{"eos_token_id": 1}"#, &[1, 2]),
+        (r#"{"eos_token_id": null}"#, &[2]),
+        ("{}", &[2]),
+        ("no document", &[2]),
+    ] {
+        let model = model.clone().with_generation_config(document.as_bytes());
+        assert_eq!(model.eos_ids(), ids, "{document}");
+    }
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub fn data_warnings(report: &DataReport) -> Vec<String> {
             report.skipped_rows,
             "rows had nothing left to learn after cutting and were left out",
         ),
+        (
+            report.rows_without_end,
+            "rows teach no token that ends a text, so the model may not stop; look at the base model's chat template",
+        ),
         (report.duplicate_rows, "rows are exact duplicates"),
     ];
     let said = counts.into_iter().filter(|(count, _)| *count > 0);

@@ -7,5 +7,6 @@ mod estimating;
 mod learning;
 mod methods;
 mod parity;
+mod preparing;
 mod resuming;
 mod support;

@@ -1,7 +1,10 @@
 //! `POST /v1/fine_tuning/jobs/estimate`: what a job would take. Nothing is made.
 //!
 //! Tokens are counted in the file's own rows, in all of them or, of a large file, in some. Memory follows from sizes.
-//! Time is what the project's latest jobs on the same base model took for as many tokens: no device is here to ask.
+//! Time is what the latest jobs on the same base model took for as many tokens, the project's own or else all projects', or
+//! else jobs on another of about its size: no device is here to ask.
+
+mod duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -11,8 +14,7 @@ use domain::cost::{BatchShape, CostModel, Memory};
 use domain::{DeviceKind, Needs, TrainingConfig};
 use serde::Serialize;
 use serde_json::Value;
-use store::metrics::{self, Speed};
-use store::models::ResolvedModel;
+use store::speeds;
 use store::{TenantTx, queue, workers};
 use utoipa::ToSchema;
 
@@ -41,9 +43,9 @@ pub struct JobEstimate {
     steps_per_epoch: u64,
     /// Tokens of all steps, prompts included.
     trained_tokens: u64,
-    /// Of the steps. None until a job of this project on this base model has run.
+    /// Of the steps. None until a job has run here on this base model or one of about its size.
     seconds: Option<f64>,
-    /// Where `seconds` comes from, or why there are none.
+    /// Where `seconds` comes from and how far to trust it, or why there are none.
     seconds_basis: String,
     /// The fullest moment on one device.
     memory: MemoryEstimate,
@@ -148,11 +150,11 @@ pub async fn estimate_job(
     let now = state.clock.now();
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     let inputs = inputs(&mut tx, &new, now).await?;
-    let speed = metrics::recent_speed(&mut tx, &inputs.model.base.name).await?;
     let queue_position = queue::next_position(&mut tx).await?;
     let facts = inputs.facts()?;
     let config = new.asked.resolve(&facts);
     inputs.check_start(&new.model, &config)?;
+    let speed = speeds::expected(&mut tx, &inputs.model.base, config.device).await?;
     let worker = worker(&mut tx, needs(&inputs.model.base, &config)).await?;
     let objects = state.buckets.of(&mut tx).await?;
     tx.commit().await?;
@@ -162,7 +164,8 @@ pub async fn estimate_job(
     let Inputs { model, .. } = inputs;
     let steps = config.total_steps(data.n_rows);
     let trained_tokens = trained_tokens(&config, &data);
-    let (seconds, seconds_basis) = time_of(trained_tokens, speed, &model);
+    let base = &model.base.name;
+    let (seconds, seconds_basis) = duration::of(trained_tokens, speed, base, config.device);
     Ok(Json(JobEstimate {
         object: "fine_tuning.job.estimate",
         model: new.model,
@@ -325,24 +328,6 @@ fn trained_tokens(config: &TrainingConfig, data: &DataEstimate) -> u64 {
     let steps = u128::from(config.total_steps(data.n_rows));
     let tokens = u128::from(data.n_tokens) * rows * steps;
     u64::try_from(tokens / u128::from(data.n_rows) / steps_per_epoch).unwrap_or(u64::MAX)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "an estimate")]
-fn time_of(tokens: u64, speed: Option<Speed>, model: &ResolvedModel) -> (Option<f64>, String) {
-    let base = &model.base.name;
-    let Some(speed) = speed else {
-        let basis = format!(
-            "no job of this project on `{base}` has succeeded yet, so its speed is not known here"
-        );
-        return (None, basis);
-    };
-    let seconds = tokens as f64 * speed.millis / speed.n_tokens as f64 / 1000.0;
-    let per_second = speed.n_tokens as f64 * 1000.0 / speed.millis;
-    let basis = format!(
-        "{per_second:.0} tokens a second, as in the latest steps of {} of this project's jobs on `{base}`",
-        speed.n_jobs
-    );
-    (Some(seconds), basis)
 }
 
 #[cfg(test)]

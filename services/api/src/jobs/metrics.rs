@@ -15,8 +15,11 @@ use crate::auth::Tenant;
 use crate::error::ApiError;
 use crate::extract::{Params, PathId};
 
-/// What an answer holds at most, asked or not: some ten megabytes.
+const OBJECT: &str = "fine_tuning.job.metrics";
+/// What an answer holds at most: some ten megabytes.
 const MAX_POINTS: u64 = 100_000;
+/// No step is beyond it: the database's largest number.
+const MAX_STEP: u64 = i64::MAX.unsigned_abs();
 /// Fewer make no curve.
 const MIN_POINTS: u64 = 4;
 /// Rows read at once.
@@ -30,7 +33,9 @@ pub struct JobMetrics {
     job_id: JobId,
     /// Steps that were made so far.
     n_steps: u64,
-    /// Whether some of them are left out here.
+    /// Whether steps follow after the last one here, to be asked for with `after`.
+    has_more: bool,
+    /// Whether steps between those here are left out, as `max_points` asks.
     downsampled: bool,
     /// Of training, one value for each step.
     train: TrainColumns,
@@ -59,15 +64,18 @@ struct ValidColumns {
 
 /// List the numbers of every step, oldest first.
 ///
-/// With `max_points=N` of each series only the first, the last, and of equal stretches between them the steps of the
-/// lowest and the highest loss.
+/// A page has up to 100,000 steps; `has_more` says whether steps follow, `after` asks for those. With `max_points=N` the
+/// answer is about the whole run and leaves steps out: of each series only the first, the last, and of equal stretches
+/// between them the steps of the lowest and the highest loss.
 #[utoipa::path(
     get,
     path = "/v1/fine_tuning/jobs/{id}/metrics",
     tag = "Fine-tuning",
     params(
         ("id" = String, Path, description = "The job's id, `ftjob-…`."),
-        ("max_points" = Option<i64>, Query, description = "The most points of each series; 4 to 100000, and 100000 unless asked otherwise. What lies outside is moved to the nearest that is allowed."),
+        ("after" = Option<i64>, Query, description = "The last step of the page before: the last of `train.step`."),
+        ("limit" = Option<i64>, Query, description = "How many steps a page has: 100000 unless asked otherwise, and at most. What lies outside is moved to the nearest that is allowed."),
+        ("max_points" = Option<i64>, Query, description = "Instead of a page: the most points of each series of the whole run; 4 to 100000. What lies outside is moved to the nearest that is allowed."),
     ),
     responses((status = 200, body = JobMetrics, description = "The numbers, as columns."))
 )]
@@ -77,22 +85,86 @@ pub async fn list_job_metrics(
     PathId(id): PathId<JobId>,
     params: Params,
 ) -> Result<Json<JobMetrics>, ApiError> {
-    let max_points = params.whole("max_points", MAX_POINTS, MIN_POINTS..=MAX_POINTS)?;
+    let asked = Asked::read(&params)?;
     let mut tx = state.store.tenant_tx(tenant.project_id).await?;
     retrieve::get(&mut tx, id).await?;
-    Ok(Json(read(&mut tx, id, max_points).await?))
+    let metrics = match asked {
+        Asked::Page { after, limit } => page(&mut tx, id, after, limit).await,
+        Asked::Thinned { max_points } => thinned(&mut tx, id, max_points).await,
+    };
+    Ok(Json(metrics?))
 }
 
-async fn read(tx: &mut TenantTx, id: JobId, max_points: u64) -> Result<JobMetrics, StoreError> {
+/// Which of a job's numbers.
+enum Asked {
+    /// Every step after this one, up to so many.
+    Page { after: u64, limit: u64 },
+    /// So many of all.
+    Thinned { max_points: u64 },
+}
+
+impl Asked {
+    fn read(params: &Params) -> Result<Self, ApiError> {
+        if params.given("max_points").is_none() {
+            return Ok(Self::Page {
+                after: params.whole("after", 0, 0..=MAX_STEP)?,
+                limit: params.whole("limit", MAX_POINTS, 1..=MAX_POINTS)?,
+            });
+        }
+        let of_pages = ["after", "limit"];
+        if let Some(name) = of_pages
+            .into_iter()
+            .find(|name| params.given(name).is_some())
+        {
+            let message =
+                format!("`max_points` is of the whole run; leave out either it or `{name}`.");
+            return Err(ApiError::invalid("max_points", message));
+        }
+        let max_points = params.whole("max_points", MAX_POINTS, MIN_POINTS..=MAX_POINTS)?;
+        Ok(Self::Thinned { max_points })
+    }
+}
+
+/// Written into columns as it is read, so that nothing else of the page is in memory.
+async fn page(
+    tx: &mut TenantTx,
+    id: JobId,
+    mut after: u64,
+    limit: u64,
+) -> Result<JobMetrics, StoreError> {
+    let n_steps = metrics::last_step(tx, id).await?;
+    let (mut train, mut valid) = (TrainColumns::default(), ValidColumns::default());
+    let (mut n_left, mut has_more) = (limit, true);
+    while has_more && n_left > 0 {
+        let batch = u32::try_from(n_left).unwrap_or(BATCH).min(BATCH);
+        let read = metrics::list(tx, id, after, batch).await?;
+        for step in &read.data {
+            after = step.step;
+            n_left -= 1;
+            train.push(step);
+            valid.push(step);
+        }
+        has_more = read.has_more;
+    }
+    Ok(JobMetrics {
+        object: OBJECT,
+        job_id: id,
+        // Its worker may have made more meanwhile.
+        n_steps: n_steps.max(train.step.last().copied().unwrap_or(0)),
+        has_more,
+        downsampled: false,
+        train,
+        valid,
+    })
+}
+
+async fn thinned(tx: &mut TenantTx, id: JobId, max_points: u64) -> Result<JobMetrics, StoreError> {
     let last_step = metrics::last_step(tx, id).await?;
-    // A series that fits is not touched.
-    let n_points = if last_step <= max_points {
-        2 * MAX_POINTS + 2
-    } else {
-        max_points
-    };
-    let mut train = Thinning::new(n_points, last_step);
-    let mut valid = Thinning::new(n_points, last_step);
+    if last_step <= max_points {
+        return page(tx, id, 0, max_points).await;
+    }
+    let mut train = Thinning::new(max_points, last_step);
+    let mut valid = Thinning::new(max_points, last_step);
     let (mut n_steps, mut n_valid, mut after) = (0, 0, 0);
     loop {
         let page = metrics::list(tx, id, after, BATCH).await?;
@@ -111,44 +183,40 @@ async fn read(tx: &mut TenantTx, id: JobId, max_points: u64) -> Result<JobMetric
     }
     let (train, valid) = (train.finish(), valid.finish());
     let n_left = (train.len() + valid.len()) as u64;
-    Ok(JobMetrics {
-        object: "fine_tuning.job.metrics",
+    let mut metrics = JobMetrics {
+        object: OBJECT,
         job_id: id,
         n_steps,
+        has_more: false,
         downsampled: n_left < n_steps + n_valid,
-        train: TrainColumns::of(&train),
-        valid: ValidColumns::of(&valid),
-    })
+        train: TrainColumns::default(),
+        valid: ValidColumns::default(),
+    };
+    train.iter().for_each(|step| metrics.train.push(step));
+    valid.iter().for_each(|step| metrics.valid.push(step));
+    Ok(metrics)
 }
 
 impl TrainColumns {
-    fn of(steps: &[StepMetrics]) -> Self {
-        let mut columns = Self::default();
-        for step in steps {
-            columns.step.push(step.step);
-            columns.train_loss.push(step.train_loss);
-            columns.train_mean_token_accuracy.push(step.train_accuracy);
-            columns.learning_rate.push(step.learning_rate);
-            columns.grad_norm.push(step.grad_norm);
-            columns.n_tokens.push(step.n_tokens);
-            columns.n_loss_tokens.push(step.n_loss_tokens);
-            columns.step_ms.push(step.step_ms);
-        }
-        columns
+    fn push(&mut self, step: &StepMetrics) {
+        self.step.push(step.step);
+        self.train_loss.push(step.train_loss);
+        self.train_mean_token_accuracy.push(step.train_accuracy);
+        self.learning_rate.push(step.learning_rate);
+        self.grad_norm.push(step.grad_norm);
+        self.n_tokens.push(step.n_tokens);
+        self.n_loss_tokens.push(step.n_loss_tokens);
+        self.step_ms.push(step.step_ms);
     }
 }
 
 impl ValidColumns {
-    fn of(steps: &[StepMetrics]) -> Self {
-        let mut columns = Self::default();
-        for step in steps {
-            let Some(loss) = step.valid_loss else {
-                continue;
-            };
-            columns.step.push(step.step);
-            columns.valid_loss.push(loss);
-            columns.valid_mean_token_accuracy.push(step.valid_accuracy);
+    /// Nothing, if it was not measured after this step.
+    fn push(&mut self, step: &StepMetrics) {
+        if let Some(loss) = step.valid_loss {
+            self.step.push(step.step);
+            self.valid_loss.push(loss);
+            self.valid_mean_token_accuracy.push(step.valid_accuracy);
         }
-        columns
     }
 }

@@ -1,7 +1,7 @@
 //! `POST /v1/fine_tuning/jobs/preview`: the first rows of a file as a model would read them, before anything is trained.
 //!
-//! Rendered by the code that training uses: the text after the chat template, which of it is learned, what is cut off,
-//! and what is wrong with which line. Only the beginning of the file is read.
+//! Rendered by the code that training uses: the text after the chat template, its tokens, which of them are learned, what
+//! is cut off, and what is wrong with which line. Only the beginning of the file is read.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,6 +25,8 @@ const DEFAULT_ROWS: u64 = 5;
 const MAX_ROWS: u64 = 20;
 /// Rows longer than this together are not shown: an answer holds several times as much.
 const MAX_BYTES: u64 = 2 << 20;
+/// Tokens of all rows that are shown one by one: some megabytes.
+const MAX_TOKENS: usize = 50_000;
 
 /// The beginning of a file as it would be trained on.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,6 +58,9 @@ struct PreviewRow {
 struct PreviewText {
     /// The text that is kept, in pieces that are learned or given.
     segments: Vec<PreviewSegment>,
+    /// The same, token by token: what the loss sees. The first 50,000 of the answer; where these are fewer than
+    /// `n_tokens`, ask for fewer rows.
+    tokens: Vec<PreviewToken>,
     /// The text that is cut off.
     cut_text: String,
     n_tokens: usize,
@@ -66,6 +71,15 @@ struct PreviewText {
 #[derive(Debug, Serialize, ToSchema)]
 struct PreviewSegment {
     text: String,
+    supervised: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PreviewToken {
+    id: u32,
+    /// Empty where the token ends within a character, which is then the text of the token that ends it.
+    text: String,
+    /// Whether the model learns to write it.
     supervised: bool,
 }
 
@@ -111,7 +125,7 @@ pub async fn preview_dataset(
         let text = base.text.clone().with_now(now);
         Ok(Preview::of(&sample, &text, &config))
     };
-    let Preview { rows, problems } = state.texts.with(&inputs.model.base, work).await?;
+    let Preview { rows, problems, .. } = state.texts.with(&inputs.model.base, work).await?;
     Ok(Json(DatasetPreview {
         object: "fine_tuning.preview",
         model: new.model,
@@ -140,6 +154,8 @@ fn n_rows(body: &Value) -> Result<usize, ApiError> {
 #[derive(Default)]
 struct Preview {
     rows: Vec<PreviewRow>,
+    /// In these rows.
+    n_tokens: usize,
     problems: Vec<Problem>,
 }
 
@@ -171,7 +187,9 @@ impl Preview {
         let mut show = |conversation| match text.show_example(conversation, max_seq_len) {
             Ok(shown) => {
                 self.judge(row.line, &shown, text, max_seq_len);
-                Some(PreviewText::of(&shown))
+                let text = PreviewText::of(&shown, MAX_TOKENS - self.n_tokens);
+                self.n_tokens += text.tokens.len();
+                Some(text)
             }
             Err(error) => {
                 let message = domain::failure::error_chain(&error);
@@ -212,7 +230,7 @@ impl Preview {
         if example.n_supervised() == 0 {
             let message = "nothing of it is learned: the assistant's words are all cut off";
             self.problem(line, "nothing_to_learn", message.to_owned());
-        } else if !learns_to_end(shown, text) && !example.truncated {
+        } else if !example.truncated && !text.learns_to_end(example) {
             let message = "no token that ends a text is learned, so the model may not stop; look at the chat template";
             self.problem(line, "no_end_learned", message.to_owned());
         }
@@ -227,22 +245,22 @@ impl Preview {
     }
 }
 
-fn learns_to_end(shown: &Shown, text: &TextModel) -> bool {
-    let tokens = shown.example.ids.iter().zip(&shown.example.supervised);
-    text.eos_ids().is_empty()
-        || tokens
-            .filter(|(_, supervised)| **supervised)
-            .any(|(id, _)| text.eos_ids().contains(id))
-}
-
 impl PreviewText {
-    fn of(shown: &Shown) -> Self {
+    fn of(shown: &Shown, max_tokens: usize) -> Self {
         let segments = shown.segments().into_iter();
+        let tokens = shown.tokens().take(max_tokens);
         Self {
             segments: segments
                 .map(|segment| PreviewSegment {
                     text: segment.text.to_owned(),
                     supervised: segment.supervised,
+                })
+                .collect(),
+            tokens: tokens
+                .map(|token| PreviewToken {
+                    id: token.id,
+                    text: token.text.to_owned(),
+                    supervised: token.supervised,
                 })
                 .collect(),
             cut_text: shown.cut_text().to_owned(),

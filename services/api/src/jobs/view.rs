@@ -112,6 +112,7 @@ struct DataReportBody {
     n_loss_tokens: u64,
     truncated_rows: u64,
     skipped_rows: u64,
+    rows_without_end: u64,
     duplicate_rows: u64,
     fingerprint: String,
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use store::files::{self, File, FileStatus};
 use store::workers;
 
-use crate::support::{ANY_WORKER, Form, START, TestApp};
+use crate::support::{ANY_WORKER, Form, START, TestApp, Wordy};
 
 const ESTIMATE: &str = "/v1/fine_tuning/jobs/estimate";
 
@@ -106,6 +106,72 @@ async fn time_is_what_earlier_jobs_took() {
     let known = estimate(&app, json!({"attune": {"n_epochs": 1}})).await;
     assert_eq!(known["seconds"], json!(46.0 / 2000.0));
     assert_eq!(known["queue_position"], json!(1));
+}
+
+/// The same estimate as bob's, who has trained nothing.
+async fn estimate_of_bob(app: &TestApp, model: &str, attune: Value) -> Value {
+    let file = app.bob.training_file().await;
+    let body = json!({"model": model, "training_file": file, "attune": attune});
+    app.bob.post(ESTIMATE, &body).await.ok()
+}
+
+#[tokio::test]
+async fn time_is_what_other_projects_jobs_took_before_the_first_of_ones_own() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    app.alice.job(json!({"model": "wordy"})).await;
+    app.finish_next_job().await;
+    let found = estimate_of_bob(&app, "wordy", json!({"n_epochs": 1})).await;
+    assert_eq!(found["seconds"], json!(46.0 / 2000.0));
+    let basis = found["seconds_basis"].as_str().unwrap();
+    assert!(
+        basis.contains("this installation's latest jobs on `wordy`"),
+        "{basis}"
+    );
+
+    // The worker of that job was one without a GPU.
+    for (device, seconds) in [("cpu", json!(46.0 / 2000.0)), ("cuda", Value::Null)] {
+        let asked = json!({"n_epochs": 1, "device": device});
+        let found = estimate_of_bob(&app, "wordy", asked.clone()).await;
+        assert_eq!(found["seconds"], seconds, "{device}");
+        let own = estimate(&app, json!({"attune": asked})).await;
+        assert_eq!(own["seconds"], seconds, "{device}");
+    }
+}
+
+#[tokio::test]
+async fn time_is_guessed_from_another_model_of_about_its_size() {
+    let app = TestApp::start().await;
+    app.register_wordy().await;
+    // `tiny` has as many parameters as `wordy`.
+    app.alice.job(json!({"model": "tiny"})).await;
+    app.finish_next_job().await;
+    let guess = async |n_params: u64| {
+        let name = format!("wordy-{n_params}");
+        app.register_wordy_with(Wordy {
+            name: &name,
+            n_params,
+            ..Wordy::default()
+        })
+        .await;
+        let found = estimate_of_bob(&app, &name, json!({"n_epochs": 1})).await;
+        let basis = found["seconds_basis"].as_str().unwrap().to_owned();
+        (found["seconds"].clone(), basis)
+    };
+    let (seconds, basis) = guess(2_000_000).await;
+    assert_eq!(seconds, json!(46.0 / 1000.0));
+    assert!(
+        basis.contains("a rough guess") && !basis.contains("tiny"),
+        "{basis}"
+    );
+    assert_eq!(
+        guess(1_100_000).await.0,
+        json!(46.0 / 1800.0),
+        "in two digits"
+    );
+    let (seconds, basis) = guess(9_000_000).await;
+    assert_eq!(seconds, Value::Null);
+    assert!(basis.contains("not known"), "{basis}");
 }
 
 #[tokio::test]

@@ -82,6 +82,57 @@ async fn every_step_is_there_unless_fewer_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_run_of_any_length_is_told_whole_in_pages() {
+    let app = TestApp::start().await;
+    let path = after_steps(&app, 100_250).await;
+    let first = app.alice.get(&path).await.ok();
+    assert_eq!(steps(&first["train"]), (1..=100_000).collect::<Vec<_>>());
+    let told = |page: &Value| {
+        let keys = ["n_steps", "has_more", "downsampled"];
+        keys.map(|key| page[key].clone())
+    };
+    assert_eq!(told(&first), [json!(100_250), json!(true), json!(false)]);
+    let rest = app.alice.get(&format!("{path}?after=100000")).await.ok();
+    assert_eq!(
+        steps(&rest["train"]),
+        (100_001..=100_250).collect::<Vec<_>>()
+    );
+    assert_eq!(steps(&rest["valid"]), [100_100, 100_200]);
+    assert_eq!(told(&rest), [json!(100_250), json!(false), json!(false)]);
+
+    // Pages that end within, at and beyond what is read at once, and at the end of the run.
+    for (after, limit, last, has_more) in [
+        (3, 7, 10, true),
+        (0, 5_000, 5_000, true),
+        (10, 5_001, 5_011, true),
+        (100_000, 249, 100_249, true),
+        (100_000, 250, 100_250, false),
+    ] {
+        let page = format!("{path}?after={after}&limit={limit}");
+        let page = app.alice.get(&page).await.ok();
+        assert_eq!(
+            steps(&page["train"]),
+            (after + 1..=last).collect::<Vec<_>>()
+        );
+        assert_eq!(page["has_more"], json!(has_more), "{after} {limit}");
+    }
+    let beyond = format!("{path}?after=99999999999999999999");
+    let beyond = app.alice.get(&beyond).await.ok();
+    assert_eq!(
+        (steps(&beyond["train"]), &beyond["has_more"]),
+        (vec![], &json!(false))
+    );
+
+    let thin = app.alice.get(&format!("{path}?max_points=1000")).await.ok();
+    assert!(steps(&thin["train"]).len() <= 1000);
+    assert_eq!(told(&thin), [json!(100_250), json!(false), json!(true)]);
+    for with in ["after=1", "limit=5"] {
+        let both = app.alice.get(&format!("{path}?max_points=10&{with}")).await;
+        assert_eq!(both.refusal().1.as_deref(), Some("max_points"));
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_has_not_begun_has_empty_columns() {
     let app = TestApp::start().await;
     let path = after_steps(&app, 0).await;

@@ -7,6 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use store::Lease;
 use store::events::{self, EventLevel, NewEvent};
+use store::lease;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -91,6 +92,20 @@ async fn say(app: &TestApp, lease: &Lease, text: &str) {
     tx.commit().await.unwrap();
 }
 
+/// What an attempt does that begins, or goes on from `step`, and makes the steps up to `last`.
+async fn train(app: &TestApp, lease: &Lease, step: u64, last: u64) {
+    let store = app.database.store();
+    let mut tx = store.tenant_tx(lease.project_id).await.unwrap();
+    lease::resume_from(&mut tx, lease, step).await.unwrap();
+    let steps = (step + 1..=last).map(|n| {
+        let data = json!({"step": n, "attempt": lease.attempt});
+        NewEvent::metrics(format!("Step {n}/5"), data, START)
+    });
+    let steps: Vec<NewEvent> = steps.collect();
+    events::report(&mut tx, lease, &steps).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 async fn cancel(app: &TestApp, job: &str) {
     app.alice
         .post_text(&format!("/v1/fine_tuning/jobs/{job}/cancel"), "")
@@ -154,6 +169,62 @@ async fn a_stream_tells_the_past_the_present_and_the_end() {
         json!(afterwards),
         "the same objects, in the other order"
     );
+}
+
+#[tokio::test]
+async fn a_client_cut_off_before_a_crash_goes_on_where_it_was() {
+    let app = TestApp::start().await;
+    let (job, first) = running(&app).await;
+    train(&app, &first, 0, 4).await;
+    let mut stream = Stream::open(&app.alice, &job, "").await;
+    let mut seen = Vec::new();
+    while seen
+        .last()
+        .is_none_or(|event: &Value| event["message"] != "Step 4/5")
+    {
+        seen.push(stream.event().await);
+    }
+    drop(stream);
+
+    // The worker is lost, and the next one goes on from a checkpoint at step 2.
+    let worker = app.worker_store().await;
+    let mut tx = worker.tenant_tx(first.project_id).await.unwrap();
+    lease::retry_later(&mut tx, &first, Duration::ZERO, "lost")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let second = app.claim(&worker).await.lease;
+    train(&app, &second, 2, 5).await;
+    cancel(&app, &job).await;
+
+    let repeated = [
+        "Step 3/5",
+        "Step 4/5",
+        "Step 5/5",
+        "Fine-tuning job cancelled",
+    ];
+    let path = format!("/v1/fine_tuning/jobs/{job}/events?limit=100");
+    let all = app.alice.get(&path).await.ok();
+    let all = all["data"].as_array().unwrap();
+    let messages: Vec<&str> = all.iter().map(|e| e["message"].as_str().unwrap()).collect();
+    assert!(
+        messages
+            .iter()
+            .rev()
+            .skip(2)
+            .eq(["Step 1/5", "Step 2/5"].iter().chain(&repeated))
+    );
+    // The third of the first attempt was withdrawn, as the fourth was.
+    for place in [&seen[4], &seen[5]] {
+        let place = place["id"].as_str().unwrap();
+        let mut resumed = Stream::open(&app.alice, &job, place).await;
+        for message in repeated {
+            assert_eq!(resumed.message().await, message);
+        }
+        assert_eq!(resumed.rest().await, ["[DONE]"]);
+        let older = app.alice.get(&format!("{path}&after={place}")).await.ok();
+        assert_eq!(older["data"].as_array().unwrap()[..], all[4..]);
+    }
 }
 
 #[tokio::test]

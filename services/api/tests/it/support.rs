@@ -13,8 +13,8 @@ pub(crate) use form::Form;
 pub(crate) use issuer::{Issuer, SigningKey};
 pub(crate) use own_bucket::OwnBucket;
 pub(crate) use redact::redacted;
-pub(crate) use work::ANY_WORKER;
 use work::register_base;
+pub(crate) use work::{ANY_WORKER, Wordy, tokenizer};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -117,12 +117,13 @@ fn refuse_another_device(
 }
 
 fn text_model(files: &BaseFiles) -> anyhow::Result<TextModel> {
-    TextModel::from_parts(
+    let text = TextModel::from_parts(
         files.tokenizer_json(),
         files.tokenizer_config_json(),
         files.chat_template(),
     )
-    .context("cannot use the base model's tokenizer or chat template")
+    .context("cannot use the base model's tokenizer or chat template")?;
+    Ok(text.with_generation_config(files.generation_config_json()))
 }
 
 /// What `auto` is decided by.

@@ -22,6 +22,30 @@ pub(crate) const ANY_WORKER: WorkerKind = WorkerKind {
     memory_bytes: 1 << 40,
 };
 
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// What there is to say of the base model `wordy`.
+pub(crate) struct Wordy<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) n_params: u64,
+    pub(crate) template: &'a str,
+    pub(crate) generation_config: Value,
+    pub(crate) context_length: u64,
+}
+
+impl Default for Wordy<'_> {
+    fn default() -> Self {
+        Self {
+            name: "wordy",
+            n_params: 1_000_000,
+            template: CHATML,
+            generation_config: json!({}),
+            context_length: 512,
+        }
+    }
+}
+
 /// A base model that nobody could load.
 fn base_model(name: &str) -> BaseModel {
     BaseModel {
@@ -53,7 +77,7 @@ pub(crate) async fn register_base(store: &Store, name: &str) {
 }
 
 /// A tokenizer of one token for each character of ASCII, with the two of `ChatML`.
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer() -> Value {
     let special = ["<|im_start|>", "<|im_end|>"];
     let characters = (b' '..=b'~').map(char::from).chain(['\n']);
     let tokens = special
@@ -72,9 +96,23 @@ fn tokenizer() -> Value {
 impl TestApp {
     /// Registers the base model `wordy`, which has no weights but reads and writes.
     pub(crate) async fn register_wordy(&self) {
-        let mut base = base_model("wordy");
-        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
-                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        self.register_wordy_with(Wordy::default()).await;
+    }
+
+    /// The same, but for what is said otherwise.
+    pub(crate) async fn register_wordy_with(&self, wordy: Wordy<'_>) {
+        let Wordy {
+            name,
+            n_params,
+            template,
+            generation_config,
+            context_length,
+        } = wordy;
+        let mut base = BaseModel {
+            n_params,
+            context_length,
+            ..base_model(name)
+        };
         for (name, document) in [
             ("tokenizer.json", tokenizer()),
             (
@@ -82,6 +120,7 @@ impl TestApp {
                 json!({"eos_token": "<|im_end|>", "chat_template": template}),
             ),
             ("config.json", json!({"tie_word_embeddings": true})),
+            ("generation_config.json", generation_config),
         ] {
             let bytes = document.to_string();
             let key = keys::base(base.id, name);
