@@ -12,6 +12,7 @@ use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
 use store::{Lease, StoreError, events, lease, models};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use training::memory::{self, Room};
@@ -370,25 +371,38 @@ impl Attempt<'_> {
             }
             failure => warn!(job.id = %self.job.id, "Job `{}`: {failure}", self.job.id),
         }
+        self.end(failure, claimed.max_attempts, now).await
+    }
+
+    /// Hands the job back after a temporary failure while it has attempts left, and fails it otherwise.
+    async fn end(
+        &self,
+        failure: &Failure,
+        max_attempts: i32,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
         let attempt = self.lease.attempt;
         let say = |level, text| NewEvent::message(level, text, now).of_attempt(attempt);
         let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-        if let Failure::Transient { message } = failure
-            && !claimed.is_last_attempt()
-        {
-            let of = claimed.max_attempts;
-            let text =
-                format!("Attempt {attempt} of {of} failed: {message}; the job will be tried again");
-            events::report(&mut tx, &self.lease, &[say(EventLevel::Warn, text)]).await?;
+        if let Failure::Transient { message } = failure {
             let delay = queue::backoff(attempt);
-            lease::retry_later(&mut tx, &self.lease, delay, message).await?;
-        } else {
-            let error = JobError::from(failure);
-            let text = format!("The job failed: {}", error.message);
-            events::report(&mut tx, &self.lease, &[say(EventLevel::Error, text)]).await?;
-            let job = self.job.clone().fail(error, now)?;
-            lease::save(&mut tx, &self.lease, &job).await?;
+            match lease::retry_later(&mut tx, &self.lease, delay, message).await {
+                Ok(job) => {
+                    let text = format!(
+                        "Attempt {attempt} of {max_attempts} failed: {message}; the job will be tried again"
+                    );
+                    events::append(&mut tx, job.id, &[say(EventLevel::Warn, text)]).await?;
+                    return tx.commit().await;
+                }
+                Err(StoreError::NoAttemptLeft) => {}
+                Err(error) => return Err(error),
+            }
         }
+        let error = JobError::from(failure);
+        let text = format!("The job failed: {}", error.message);
+        events::report(&mut tx, &self.lease, &[say(EventLevel::Error, text)]).await?;
+        let job = self.job.clone().fail(error, now)?;
+        lease::save(&mut tx, &self.lease, &job).await?;
         tx.commit().await
     }
 }
