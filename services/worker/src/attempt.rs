@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use training::memory::{self, Room};
 use training::report::Draft;
-use training::{Checkpoint, Format, Probe, Rows, Run, Trained};
+use training::{Checkpoint, Format, Next, Probe, Rows, Run, Trained};
 
 use crate::Worker;
 use crate::failure::Stop;
@@ -110,6 +110,7 @@ impl Attempt<'_> {
         let Worker { store, buckets, .. } = &*self.worker;
         let objects = buckets.of_project(store, self.lease.project_id).await?;
         objects.check_own().await?;
+        self.go_on()?;
         let Worker {
             bases,
             buckets,
@@ -121,6 +122,7 @@ impl Attempt<'_> {
         let base = bases
             .get(&model.base, &self.job.config, buckets.shared(), machine)
             .await?;
+        self.go_on()?;
         let Start {
             base,
             adapter: initial,
@@ -141,6 +143,7 @@ impl Attempt<'_> {
             validation_file: valid.as_ref().map(|rows| rows.report.clone()),
             replay_file: replay.as_ref().map(|rows| rows.report.clone()),
         });
+        self.go_on()?;
         let now = self.worker.clock.now();
         let files = [
             ("training_file", Some(&train)),
@@ -159,6 +162,15 @@ impl Attempt<'_> {
             valid,
             probe,
         }))
+    }
+
+    /// Between two stages of the preparation: whether there is to be another.
+    fn go_on(&self) -> Result<(), Stop> {
+        match self.signal.next() {
+            Next::Continue => Ok(()),
+            Next::SaveAndStop => Err(Stop::Leaving),
+            Next::Abandon => Err(Stop::LeaseLost),
+        }
     }
 
     /// For the objects that this attempt stores.
@@ -200,6 +212,8 @@ impl Attempt<'_> {
         base: &Arc<Base>,
         dir: &Path,
     ) -> Result<Rows, Stop> {
+        self.go_on()?;
+        info!(job.id = %self.job.id, "Reading the {param} of `{}`", self.job.id);
         let Worker { store, buckets, .. } = &*self.worker;
         inputs::rows(
             (store, buckets),
