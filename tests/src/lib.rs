@@ -5,6 +5,7 @@
 mod api;
 mod backup;
 mod gate;
+mod older;
 mod process;
 
 use std::collections::BTreeSet;
