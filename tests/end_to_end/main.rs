@@ -13,6 +13,7 @@ mod outage;
 mod pausing;
 mod preferences;
 mod train_command;
+mod upgrading;
 mod workers;
 
 use reqwest::Method;

@@ -45,14 +45,14 @@ impl Installation {
         installation
     }
 
-    fn database(&self, name: &str) -> String {
+    pub(crate) fn database(&self, name: &str) -> String {
         let socket = self.data.path().join("run");
         format!("host={} user=attune_admin dbname={name}", socket.display())
     }
 }
 
 /// A program of the Postgres that is installed.
-fn postgres(program: &str) -> Command {
+pub(crate) fn postgres(program: &str) -> Command {
     let set = std::env::var_os("ATTUNE_PG_BIN").map(|dir| PathBuf::from(dir).join(program));
     let installed = || {
         let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
@@ -63,8 +63,10 @@ fn postgres(program: &str) -> Command {
     Command::new(set.or_else(installed).unwrap_or_else(|| program.into()))
 }
 
-fn run(command: &mut Command) {
+/// What the command, which must succeed, has to say.
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
 }

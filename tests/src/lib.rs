@@ -5,6 +5,7 @@
 mod api;
 mod backup;
 mod gate;
+mod older;
 mod process;
 
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub struct Installation {
     running: Vec<(&'static str, Child)>,
     inference_port: u16,
     s3_port: u16,
-    /// What `attune up` is told besides.
+    /// What `attune up` and the services are told besides.
     variables: Vec<(&'static str, &'static str)>,
     /// Through which services that run apart reach S3.
     pub s3: Gate,
@@ -106,7 +107,13 @@ impl Installation {
 
     /// Starts each service as a process of its own over `attune storage`, and waits until they are ready.
     pub async fn start_apart() -> Self {
+        Self::start_apart_with(&[]).await
+    }
+
+    /// As [`Self::start_apart`], with more environment variables for the services.
+    pub async fn start_apart_with(variables: &[(&'static str, &'static str)]) -> Self {
         let mut installation = Self::new();
+        installation.variables = variables.to_vec();
         installation.run_storage().await;
         installation.run_services().await;
         installation
@@ -145,6 +152,7 @@ impl Installation {
         for (name, value) in self.exports_for(service) {
             command.env(name, value);
         }
+        command.envs(self.variables.iter().copied());
         command.env("ATTUNE_S3_ENDPOINT", self.s3.address());
         let inference = format!("127.0.0.1:{}", self.inference_port);
         command.env("ATTUNE_INFERENCE_URL", format!("http://{inference}"));

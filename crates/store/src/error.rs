@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The job went to another worker, was cancelled or has ended. Not a failure: stop and write nothing.
     #[error("the lease on the job is lost")]
     LeaseLost,
+    /// The job has used up its attempts: it is not handed back any more, but failed.
+    #[error("the job has no attempt left")]
+    NoAttemptLeft,
     /// A text that a client sent cannot be stored.
     #[error("`{field}` contains a NUL character (\\u0000), which cannot be stored; remove it")]
     NulCharacter {

@@ -129,10 +129,11 @@ pub async fn release(tx: &mut TenantTx, lease: &Lease, delay: Duration) -> Resul
     Ok(job)
 }
 
-/// Hands the job back after a temporary failure, to be claimed after `delay` at the earliest. The attempt counts: on
-/// the last one fail the job instead. `message` is kept: if later attempts end without a word, it is the last that is known.
+/// Hands the job back after a temporary failure, to be claimed after `delay` at the earliest. The attempt counts.
+/// `message` is kept: if later attempts end without a word, it is the last that is known.
 ///
 /// # Errors
+/// [`StoreError::NoAttemptLeft`] if this was the last attempt: the job is still held, for the caller to fail it.
 /// [`StoreError::LeaseLost`], as [`hold`].
 pub async fn retry_later(
     tx: &mut TenantTx,
@@ -145,14 +146,17 @@ pub async fn retry_later(
         attempt: lease.attempt,
         message: nul::replace(message).into_owned(),
     };
-    sqlx::query!(
-        "UPDATE jobs SET last_failure = $3 WHERE project_id = $1 AND id = $2",
+    let noted = sqlx::query!(
+        "UPDATE jobs SET last_failure = $3 WHERE project_id = $1 AND id = $2 AND attempt < max_attempts",
         job.project_id.0,
         job.id.0,
         Json(failure) as _,
     )
     .execute(tx.connection())
     .await?;
+    if noted.rows_affected() == 0 {
+        return Err(StoreError::NoAttemptLeft);
+    }
     requeue(tx.connection(), &job, delay, Uncounted(0)).await?;
     Ok(job)
 }

@@ -45,6 +45,7 @@ pub mod uploads;
 pub mod users;
 pub mod wake;
 pub mod wandb;
+pub mod watch;
 pub mod webhooks;
 pub mod workers;
 

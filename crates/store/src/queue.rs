@@ -30,13 +30,6 @@ pub struct Claimed {
     pub max_attempts: i32,
 }
 
-impl Claimed {
-    /// Whether a temporary failure of this attempt is the job's.
-    pub fn is_last_attempt(&self) -> bool {
-        self.lease.attempt >= self.max_attempts
-    }
-}
-
 /// Takes the next job that a worker of this kind can do, if one waits, for `lease_for`.
 ///
 /// Fair between tenants: the turn is that of the project whose clock (`project_queues.virtual_time`) is behind all others',

@@ -1,11 +1,13 @@
 //! Loss and accuracy without gradients.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{MicroBatch, by_tokens};
 use crate::objective::{Forward, Objective, Policy};
+use crate::observer::{Next, Observer};
 use crate::rows::{Rows, Sample};
 
 /// Tokens that are evaluated together. More would only take more memory.
@@ -23,7 +25,8 @@ pub struct Evaluation {
     pub n_loss_tokens: u64,
 }
 
-/// Evaluates `rows`; `None` if they hold nothing to predict.
+/// Evaluates `rows`; `None` if they hold nothing to predict. The observer is asked before every few of them; if it does not
+/// go on, nothing is known of any.
 ///
 /// # Errors
 /// When the rows cannot be read.
@@ -31,13 +34,17 @@ pub fn evaluate(
     objective: &dyn Objective,
     policy: &Policy<'_>,
     rows: &Rows,
-) -> io::Result<Option<Evaluation>> {
+    observer: &mut dyn Observer,
+) -> io::Result<ControlFlow<Next, Option<Evaluation>>> {
     let mut sums = Sums::default();
     for group in by_tokens(rows, TOKENS_AT_ONCE) {
+        if let ControlFlow::Break(wish) = observer.on_micro_batch().flow() {
+            return Ok(ControlFlow::Break(wish));
+        }
         let samples: Vec<Sample> = group.map(|row| rows.get(row)).collect::<io::Result<_>>()?;
         sums.add(objective, policy, &samples);
     }
-    Ok(sums.mean())
+    Ok(ControlFlow::Continue(sums.mean()))
 }
 
 /// As [`evaluate`], of rows in memory.

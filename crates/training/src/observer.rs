@@ -1,5 +1,6 @@
 //! How a run is watched and stopped.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
@@ -70,8 +71,8 @@ pub trait Observer {
     /// The validation file before the first step: what the base model (or the adapter one starts from) makes of it.
     fn on_start(&mut self, valid: Option<Evaluation>);
 
-    /// A step is about to compute its next micro-batch. Whoever does not go on loses what the step has computed so far:
-    /// a checkpoint is of the step before.
+    /// A step is about to compute its next micro-batch, or a measurement its next rows. Whoever does not go on loses what
+    /// the step or the measurement has computed so far: a checkpoint is of the last step that was made.
     fn on_micro_batch(&mut self) -> Next {
         Next::Continue
     }
@@ -84,6 +85,14 @@ pub trait Observer {
 }
 
 impl Next {
+    /// Whether to go on, or what to do instead.
+    pub(crate) fn flow(self) -> ControlFlow<Self> {
+        match self {
+            Self::Continue => ControlFlow::Continue(()),
+            wish => ControlFlow::Break(wish),
+        }
+    }
+
     /// The stronger of two wishes.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

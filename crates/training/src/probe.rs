@@ -3,6 +3,8 @@
 //! The text is this project's own: short pieces on many subjects and in many forms, none of them a chat. A model whose
 //! perplexity on it grows has forgotten something that had nothing to do with the rows it learned.
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 use text::{Example, TextError, TextModel};
 
@@ -11,6 +13,7 @@ use domain::cost::BatchShape;
 
 use crate::eval;
 use crate::objective::{self, Policy};
+use crate::observer::{Next, Observer};
 use crate::rows::Sample;
 
 /// Pieces, one a paragraph.
@@ -61,12 +64,18 @@ impl Probe {
         })
     }
 
-    /// `e` to the mean negative log-likelihood of a token; `None` where the tokenizer made no pieces of two tokens.
-    pub fn perplexity(&self, policy: &Policy<'_>) -> Option<f64> {
+    /// `e` to the mean negative log-likelihood of a token; `None` where the tokenizer made no pieces of two tokens. The
+    /// observer is asked before each piece.
+    pub fn perplexity(
+        &self,
+        policy: &Policy<'_>,
+        observer: &mut dyn Observer,
+    ) -> ControlFlow<Next, Option<f64>> {
         let likelihood = objective::of(&TrainingConfig::default());
         // A piece at a time: the head runs on every token here, and its scores would take memory that training does not.
         let (mut nll, mut n) = (0.0, 0.0);
         for piece in self.0.chunks(1) {
+            observer.on_micro_batch().flow()?;
             let Some(found) = eval::evaluate_samples(likelihood.as_ref(), policy, piece) else {
                 continue;
             };
@@ -75,7 +84,7 @@ impl Probe {
             nll += found.loss * n_tokens;
             n += n_tokens;
         }
-        (n > 0.0).then(|| (nll / n).exp())
+        ControlFlow::Continue((n > 0.0).then(|| (nll / n).exp()))
     }
 }
 

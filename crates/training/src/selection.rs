@@ -27,6 +27,9 @@ pub struct Progress {
     pub to_beat: Option<f64>,
     /// Measurements since the last gain.
     pub without_gain: u64,
+    /// Whether the measurement after the last step was due and is still to be made.
+    #[serde(default)]
+    pub owes: bool,
 }
 
 impl<T: Clone> Selection<T> {
@@ -54,6 +57,7 @@ impl<T: Clone> Selection<T> {
 
     /// The state after `step` was measured. Of equals the later one is better: it has seen more.
     pub fn measured(&mut self, step: u64, valid: Evaluation, state: &T) {
+        self.progress.owes = false;
         if self
             .progress
             .best
@@ -72,6 +76,11 @@ impl<T: Clone> Selection<T> {
                 self.progress.without_gain = 0;
             }
         }
+    }
+
+    /// The measurement after the last step was interrupted. Whoever resumes there makes it.
+    pub fn interrupted(&mut self) {
+        self.progress.owes = true;
     }
 
     /// Whether the run has gone on long enough without a gain.

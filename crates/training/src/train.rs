@@ -4,6 +4,7 @@ mod gradients;
 mod state;
 mod trial;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -154,10 +155,12 @@ pub enum TrainError {
 pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, TrainError> {
     let started = Instant::now();
     let mut state = State::new(run)?;
-    observer.on_start(state.valid());
+    let mut next = state.look(observer)?;
+    if next == Next::Continue {
+        observer.on_start(state.valid());
+    }
     let first = Instant::now();
     let mut last = first;
-    let mut next = Next::Continue;
     // The last step, while no checkpoint holds it.
     let mut unsaved: Option<StepReport> = None;
     while next == Next::Continue && !state.is_over() {
@@ -172,11 +175,14 @@ pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, Train
         };
         let checkpoint_due = state.checkpoint_due();
         if checkpoint_due {
-            report.valid = state.measure()?;
+            match state.measure(observer)? {
+                ControlFlow::Continue(valid) => report.valid = valid,
+                ControlFlow::Break(wish) => next = wish,
+            }
         }
         report.step_ms = last.elapsed().as_secs_f64() * 1000.0;
         last = Instant::now();
-        next = observer.on_step(&report);
+        next = next.and(observer.on_step(&report));
         if next == Next::SaveAndStop || (checkpoint_due && next == Next::Continue) {
             next = next.and(state.save(&report, observer)?);
             unsaved = None;
@@ -185,7 +191,7 @@ pub fn train(run: Run<'_>, observer: &mut dyn Observer) -> Result<Trained, Train
         }
     }
     let stepping = first.elapsed();
-    let trained = state.finish();
+    let trained = state.finish(observer);
     Ok(Trained {
         stepping,
         wall: started.elapsed(),

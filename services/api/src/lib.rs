@@ -24,6 +24,7 @@ pub mod organization;
 pub mod outbound;
 pub mod page;
 pub mod permissions;
+mod queue_gauges;
 mod random;
 pub mod rate_limits;
 pub mod router;

@@ -1,4 +1,5 @@
-//! Tells jobs that no worker can take that they wait in vain, and when that is over.
+//! Tells jobs that no worker can take that they wait in vain, and when that is over; and tells the operator's alarms how
+//! the queue does.
 //!
 //! One loop in every API process; they take different rows. It sees every project, so like sweeping it needs a login that
 //! may (the worker's).
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use domain::failure::error_chain;
 use store::{Store, StoreError, stranded};
+
+use crate::queue_gauges::QueueGauges;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -29,12 +32,16 @@ pub struct Told {
 #[derive(Clone)]
 pub struct Teller {
     store: Store,
+    gauges: QueueGauges,
 }
 
 impl Teller {
     /// `store` must have a login that may take on the worker's role.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            gauges: QueueGauges::default(),
+        }
     }
 
     /// Looks every few seconds until `shutdown` resolves. Failures are logged, not returned: what was not told is told the
@@ -75,10 +82,8 @@ impl Teller {
             }
         }
         let mut tx = self.store.worker_tx().await?;
-        let n = stranded::count(&mut tx).await?;
+        self.gauges.export(&mut tx).await?;
         tx.commit().await?;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        metrics::gauge!("attune_jobs_stranded").set(n as f64);
         if told != Told::default() {
             tracing::info!(
                 "Told {} jobs that no worker can take them, and {} that one can",

@@ -12,11 +12,12 @@ use store::models::ResolvedModel;
 use store::queue::{self, Claimed};
 use store::{Lease, StoreError, events, lease, models};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use training::memory::{self, Room};
 use training::report::Draft;
-use training::{Checkpoint, Format, Probe, Rows, Run, Trained};
+use training::{Checkpoint, Format, Next, Probe, Rows, Run, Trained};
 
 use crate::Worker;
 use crate::failure::Stop;
@@ -109,6 +110,7 @@ impl Attempt<'_> {
         let Worker { store, buckets, .. } = &*self.worker;
         let objects = buckets.of_project(store, self.lease.project_id).await?;
         objects.check_own().await?;
+        self.go_on()?;
         let Worker {
             bases,
             buckets,
@@ -120,6 +122,7 @@ impl Attempt<'_> {
         let base = bases
             .get(&model.base, &self.job.config, buckets.shared(), machine)
             .await?;
+        self.go_on()?;
         let Start {
             base,
             adapter: initial,
@@ -140,6 +143,7 @@ impl Attempt<'_> {
             validation_file: valid.as_ref().map(|rows| rows.report.clone()),
             replay_file: replay.as_ref().map(|rows| rows.report.clone()),
         });
+        self.go_on()?;
         let now = self.worker.clock.now();
         let files = [
             ("training_file", Some(&train)),
@@ -158,6 +162,15 @@ impl Attempt<'_> {
             valid,
             probe,
         }))
+    }
+
+    /// Between two stages of the preparation: whether there is to be another.
+    fn go_on(&self) -> Result<(), Stop> {
+        match self.signal.next() {
+            Next::Continue => Ok(()),
+            Next::SaveAndStop => Err(Stop::Leaving),
+            Next::Abandon => Err(Stop::LeaseLost),
+        }
     }
 
     /// For the objects that this attempt stores.
@@ -199,6 +212,8 @@ impl Attempt<'_> {
         base: &Arc<Base>,
         dir: &Path,
     ) -> Result<Rows, Stop> {
+        self.go_on()?;
+        info!(job.id = %self.job.id, "Reading the {param} of `{}`", self.job.id);
         let Worker { store, buckets, .. } = &*self.worker;
         inputs::rows(
             (store, buckets),
@@ -371,25 +386,38 @@ impl Attempt<'_> {
             }
             failure => warn!(job.id = %self.job.id, "Job `{}`: {failure}", self.job.id),
         }
+        self.end(failure, claimed.max_attempts, now).await
+    }
+
+    /// Hands the job back after a temporary failure while it has attempts left, and fails it otherwise.
+    async fn end(
+        &self,
+        failure: &Failure,
+        max_attempts: i32,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
         let attempt = self.lease.attempt;
         let say = |level, text| NewEvent::message(level, text, now).of_attempt(attempt);
         let mut tx = self.worker.store.tenant_tx(self.lease.project_id).await?;
-        if let Failure::Transient { message } = failure
-            && !claimed.is_last_attempt()
-        {
-            let of = claimed.max_attempts;
-            let text =
-                format!("Attempt {attempt} of {of} failed: {message}; the job will be tried again");
-            events::report(&mut tx, &self.lease, &[say(EventLevel::Warn, text)]).await?;
+        if let Failure::Transient { message } = failure {
             let delay = queue::backoff(attempt);
-            lease::retry_later(&mut tx, &self.lease, delay, message).await?;
-        } else {
-            let error = JobError::from(failure);
-            let text = format!("The job failed: {}", error.message);
-            events::report(&mut tx, &self.lease, &[say(EventLevel::Error, text)]).await?;
-            let job = self.job.clone().fail(error, now)?;
-            lease::save(&mut tx, &self.lease, &job).await?;
+            match lease::retry_later(&mut tx, &self.lease, delay, message).await {
+                Ok(job) => {
+                    let text = format!(
+                        "Attempt {attempt} of {max_attempts} failed: {message}; the job will be tried again"
+                    );
+                    events::append(&mut tx, job.id, &[say(EventLevel::Warn, text)]).await?;
+                    return tx.commit().await;
+                }
+                Err(StoreError::NoAttemptLeft) => {}
+                Err(error) => return Err(error),
+            }
         }
+        let error = JobError::from(failure);
+        let text = format!("The job failed: {}", error.message);
+        events::report(&mut tx, &self.lease, &[say(EventLevel::Error, text)]).await?;
+        let job = self.job.clone().fail(error, now)?;
+        lease::save(&mut tx, &self.lease, &job).await?;
         tx.commit().await
     }
 }

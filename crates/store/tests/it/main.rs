@@ -21,4 +21,5 @@ mod roles;
 mod sealed;
 mod upgrade;
 mod uploads;
+mod waking;
 mod wandb;

@@ -36,7 +36,7 @@ async fn a_claim_starts_an_attempt_and_moves_no_status(pool: PgPool) {
     let claimed = claimed(&store).await.unwrap();
     assert_eq!((claimed.job.attempt, claimed.lease.attempt), (1, 1));
     assert_eq!(claimed.job.status, JobStatus::ValidatingFiles);
-    assert!(!claimed.is_last_attempt());
+    assert!(claimed.lease.attempt < claimed.max_attempts);
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -122,8 +122,8 @@ async fn a_job_that_kills_every_worker_fails_by_name(pool: PgPool) {
     for attempt in 1..=domain::limits::MAX_ATTEMPTS {
         let claimed = claimed(&store).await.unwrap();
         assert_eq!(
-            claimed.is_last_attempt(),
-            attempt == domain::limits::MAX_ATTEMPTS
+            (claimed.lease.attempt, claimed.max_attempts),
+            (attempt, domain::limits::MAX_ATTEMPTS)
         );
         expire_and_reap(&store, &pool).await;
     }
@@ -170,6 +170,34 @@ async fn a_job_whose_last_worker_says_nothing_names_the_last_failure_that_was_re
         .collect();
     assert_eq!(attempts, [3, 4]);
     assert!(told[0].message.contains("no disk"), "{}", told[0].message);
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_job_is_not_handed_back_after_its_last_attempt(pool: PgPool) {
+    let (store, [acme, _]) = two_tenants(&pool).await;
+    let job = stored(&store, job(acme)).await;
+    let no_pause = std::time::Duration::ZERO;
+    for attempt in 1..=domain::limits::MAX_ATTEMPTS {
+        let claimed = claimed(&store).await.unwrap();
+        let mut tx = store.tenant_tx(acme.project_id).await.unwrap();
+        let handed_back = lease::retry_later(&mut tx, &claimed.lease, no_pause, "no room").await;
+        if attempt < domain::limits::MAX_ATTEMPTS {
+            handed_back.unwrap();
+        } else {
+            assert!(
+                matches!(handed_back, Err(StoreError::NoAttemptLeft)),
+                "{handed_back:?}"
+            );
+            // Still this attempt's, which is to fail it.
+            lease::hold(&mut tx, &claimed.lease).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+    assert!(claimed(&store).await.is_none());
+    // Nor if nobody fails it: its lease runs out like any other.
+    expire_and_reap(&store, &pool).await;
+    assert!(claimed(&store).await.is_none());
+    assert_eq!(found(&store, &job).await.status, JobStatus::Failed);
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

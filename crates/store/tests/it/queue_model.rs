@@ -290,14 +290,18 @@ impl World {
 
     /// What a worker does. It works if the lease is still good, and is refused if not.
     async fn work(&mut self, op: Op, lease: &Lease) -> Checked {
-        let stands = self.model.held(lease).map(|held| held.clone());
-        let done = self.write(&op, lease, stands.as_ref()).await;
+        let done = self.write(&op, lease).await;
         let Some(held) = self.model.held(lease) else {
             let refused = matches!(op, Op::Crash(_)) || matches!(done, Err(StoreError::LeaseLost));
             prop_assert!(refused, "{op:?} with a lease that is gone: {done:?}");
             return Ok(());
         };
+        let is_last = held.job.attempt >= held.max_attempts;
         let wish = match done {
+            // Nothing has changed; the attempt goes on to whatever it does next.
+            Err(StoreError::NoAttemptLeft) if is_last && matches!(op, Op::RetryLater(_)) => {
+                return Ok(());
+            }
             Ok(wish) => wish,
             Err(error) => return Err(TestCaseError::fail(format!("{op:?}: {error}"))),
         };
@@ -316,8 +320,8 @@ impl World {
                 held.max_attempts += 1;
                 held.end_attempt(job.requeue().unwrap());
             }
-            Op::RetryLater(_) if job.attempt >= held.max_attempts => held.end_attempt(failed(job)),
             Op::RetryLater(_) => {
+                prop_assert!(!is_last, "handed back after the last attempt");
                 held.delayed = true;
                 held.end_attempt(job.requeue().unwrap());
             }
@@ -327,12 +331,7 @@ impl World {
         Ok(())
     }
 
-    async fn write(
-        &self,
-        op: &Op,
-        lease: &Lease,
-        stands: Option<&Expected>,
-    ) -> Result<Wish, StoreError> {
+    async fn write(&self, op: &Op, lease: &Lease) -> Result<Wish, StoreError> {
         if let Op::Heartbeat(_) = op {
             let mut tx = self.store.worker_tx().await?;
             let wish = queue::heartbeat(&mut tx, lease, LEASE).await?;
@@ -347,7 +346,7 @@ impl World {
                 self.expire("lease_token = $1", Some(lease.lease_token.0))
                     .await;
             }
-            Op::RetryLater(_) if stands.is_none_or(|job| job.job.attempt < job.max_attempts) => {
+            Op::RetryLater(_) => {
                 drop(lease::retry_later(&mut tx, lease, queue::backoff(9), "no room").await?);
             }
             _ => {

@@ -1,6 +1,7 @@
 //! What a run is between two steps.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use domain::TrainingConfig;
@@ -41,6 +42,8 @@ pub(super) struct State<'a> {
     /// What the current state makes of the validation rows, as of the last measurement.
     valid: Option<Evaluation>,
     perplexity_before: Option<f64>,
+    /// Whether a measurement was not made to its end. What the model is like is not known then, so the run is not over.
+    interrupted: bool,
     /// Steps that were made before this run of it.
     first_step: u64,
 }
@@ -62,7 +65,7 @@ impl<'a> State<'a> {
         let plan = run.plan();
         let schedule = Schedule::new(config, plan.total_steps());
         let first_step = optimizer.step;
-        let mut state = Self {
+        Ok(Self {
             objective: objective::of(config),
             plan,
             schedule,
@@ -72,14 +75,39 @@ impl<'a> State<'a> {
             selection,
             valid: None,
             perplexity_before: None,
+            interrupted: false,
             first_step,
             run,
-        };
-        state.perplexity_before = state.perplexity(&state.before());
-        state.valid = state.evaluate()?;
+        })
+    }
+
+    /// Looks at the validation rows and the general text before the first step.
+    pub(super) fn look(&mut self, observer: &mut dyn Observer) -> Result<Next, TrainError> {
+        let looked = self.look_at_all(observer)?;
         // What came before the first step is not the steps'.
         let _ = profile::take();
-        Ok(state)
+        Ok(match looked {
+            ControlFlow::Continue(()) => Next::Continue,
+            ControlFlow::Break(wish) => {
+                self.interrupted = true;
+                wish
+            }
+        })
+    }
+
+    fn look_at_all(&mut self, observer: &mut dyn Observer) -> io::Result<ControlFlow<Next>> {
+        match self.perplexity(&self.before(), observer) {
+            ControlFlow::Continue(perplexity) => self.perplexity_before = perplexity,
+            ControlFlow::Break(wish) => return Ok(ControlFlow::Break(wish)),
+        }
+        match self.evaluate(observer)? {
+            ControlFlow::Continue(valid) => self.valid = valid,
+            ControlFlow::Break(wish) => return Ok(ControlFlow::Break(wish)),
+        }
+        if self.selection.progress().owes {
+            self.select();
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// What the adapter made of the validation rows when they were last looked at.
@@ -195,24 +223,41 @@ impl<'a> State<'a> {
     }
 
     /// Looks at the validation rows, and whether the state is the best so far.
-    pub(super) fn measure(&mut self) -> Result<Option<Evaluation>, TrainError> {
-        self.valid = self.evaluate()?;
+    pub(super) fn measure(
+        &mut self,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<Next, Option<Evaluation>>, TrainError> {
+        let measured = self.evaluate(observer)?;
+        match measured {
+            ControlFlow::Continue(valid) => {
+                self.valid = valid;
+                self.select();
+            }
+            ControlFlow::Break(_) => {
+                self.valid = None;
+                self.interrupted = true;
+                self.selection.interrupted();
+            }
+        }
+        Ok(measured)
+    }
+
+    fn select(&mut self) {
         if let Some(valid) = self.valid {
             self.selection
                 .measured(self.optimizer.step, valid, &self.learned);
         }
-        Ok(self.valid)
     }
 
-    fn evaluate(&self) -> io::Result<Option<Evaluation>> {
+    fn evaluate(
+        &self,
+        observer: &mut dyn Observer,
+    ) -> io::Result<ControlFlow<Next, Option<Evaluation>>> {
         let Some(rows) = self.run.valid else {
-            return Ok(None);
+            return Ok(ControlFlow::Continue(None));
         };
-        eval::evaluate(
-            self.objective.as_ref(),
-            &self.run.policy(&self.learned),
-            rows,
-        )
+        let policy = self.run.policy(&self.learned);
+        eval::evaluate(self.objective.as_ref(), &policy, rows, observer)
     }
 
     pub(super) fn save(
@@ -234,11 +279,11 @@ impl<'a> State<'a> {
         Ok(next)
     }
 
-    pub(super) fn finish(mut self) -> Trained {
+    pub(super) fn finish(mut self, observer: &mut dyn Observer) -> Trained {
         let profile = profile::take();
         let steps = self.optimizer.step;
         let (train_tokens, loss_tokens, flops) = self.work_of(steps);
-        let is_over = self.is_over();
+        let is_over = self.is_over() && !self.interrupted;
         let last = (steps, self.valid, &self.learned);
         let (chosen_step, valid, learned) = match self.selection.best() {
             Some((step, valid, learned)) if is_over => (step, Some(valid), learned),
@@ -246,21 +291,21 @@ impl<'a> State<'a> {
         };
         let learned = learned.clone();
         let forgetting = if is_over {
-            self.forgetting(&learned)
+            self.forgetting(&learned, observer)
         } else {
-            None
+            ControlFlow::Continue(None)
         };
         Trained {
             learned,
             chosen_step,
             steps,
-            finished: is_over,
+            finished: is_over && forgetting.is_continue(),
             stopped_early: steps < self.plan.total_steps() && self.selection.is_over(),
             train_tokens,
             loss_tokens,
             flops,
             valid,
-            forgetting,
+            forgetting: forgetting.continue_value().flatten(),
             first_step: self.first_step,
             profile,
             wall: Duration::ZERO,
@@ -290,17 +335,35 @@ impl<'a> State<'a> {
         (train_tokens, loss_tokens, flops)
     }
 
-    fn perplexity(&self, policy: &Policy<'_>) -> Option<f64> {
-        self.run.config.care.max_perplexity_increase?;
-        self.run.probe?.perplexity(policy)
+    fn perplexity(
+        &self,
+        policy: &Policy<'_>,
+        observer: &mut dyn Observer,
+    ) -> ControlFlow<Next, Option<f64>> {
+        match (self.run.config.care.max_perplexity_increase, self.run.probe) {
+            (Some(_), Some(probe)) => probe.perplexity(policy, observer),
+            _ => ControlFlow::Continue(None),
+        }
     }
 
-    fn forgetting(&self, learned: &Learned) -> Option<Forgetting> {
-        Some(Forgetting {
-            perplexity_before: self.perplexity_before?,
-            perplexity_after: self.perplexity(&self.run.policy(learned))?,
-            max_increase: self.run.config.care.max_perplexity_increase?,
-        })
+    fn forgetting(
+        &self,
+        learned: &Learned,
+        observer: &mut dyn Observer,
+    ) -> ControlFlow<Next, Option<Forgetting>> {
+        let policy = self.run.policy(learned);
+        let after = self.perplexity(&policy, observer)?;
+        let max_increase = self.run.config.care.max_perplexity_increase;
+        let found = self.perplexity_before.zip(after).zip(max_increase);
+        let forgetting =
+            found.map(
+                |((perplexity_before, perplexity_after), max_increase)| Forgetting {
+                    perplexity_before,
+                    perplexity_after,
+                    max_increase,
+                },
+            );
+        ControlFlow::Continue(forgetting)
     }
 }
 

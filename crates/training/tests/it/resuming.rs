@@ -142,6 +142,85 @@ fn a_run_that_is_abandoned_within_a_step_saves_nothing() {
     assert!(checkpoint::latest(dir.path(), &case.model).0.is_none());
 }
 
+/// Ends after two measurements without a gain, and is measured in several pieces.
+fn measured_case() -> Case {
+    let settings = json!({
+        "n_epochs": 3, "batch_size": 4, "learning_rate": 0.2, "lr_schedule": "constant",
+        "checkpoint_every": 2, "keep": "best", "lora": {"rank": 4},
+        "early_stopping": {"patience": 2},
+    });
+    Case {
+        valid: Some(rows(600)),
+        ..Case::new(&settings, 12)
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_while_it_measures_stops_there_and_changes_no_bit() {
+    let case = measured_case();
+    let (trained, seen) = case.whole();
+    let valid_steps: Vec<u64> = (seen.steps.iter())
+        .filter(|step| step.valid.is_some())
+        .map(|step| step.step)
+        .collect();
+    let n_pieces = (seen.n_micro_batches - trained.steps) / (valid_steps.len() as u64 + 1);
+    assert!(n_pieces >= 2, "{n_pieces}");
+    assert!(valid_steps.len() >= 2, "{valid_steps:?}");
+    for (index, step) in (1..).zip(valid_steps) {
+        // Before the last piece: one more, and it would be a measurement.
+        let asked = index * n_pieces + step + n_pieces - 1;
+        let dir = TempDir::new().unwrap();
+        let (first, before) = case.before(asked, Next::SaveAndStop, dir.path());
+        assert_eq!(
+            before.n_micro_batches,
+            asked + 1,
+            "it was asked and went on"
+        );
+        assert!(!first.finished);
+        assert_eq!((first.steps, first.valid), (step, None));
+        assert_eq!(before.steps.last().unwrap().valid, None);
+        assert_eq!(before.checkpoints.last(), Some(&step));
+        let (second, after) = case.resume(dir.path());
+        assert_eq!([before.losses(), after.losses()].concat(), seen.losses());
+        assert_eq!(bits(&second), bits(&trained), "measuring step {step}");
+        assert_eq!(
+            (second.chosen_step, second.steps, second.valid),
+            (trained.chosen_step, trained.steps, trained.valid)
+        );
+        assert!(second.finished);
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_before_its_first_step_has_measured_nothing() {
+    let case = measured_case();
+    for wish in [Next::SaveAndStop, Next::Abandon] {
+        let dir = TempDir::new().unwrap();
+        let (stopped, seen) = case.before(1, wish, dir.path());
+        assert!(!stopped.finished);
+        assert_eq!((seen.n_micro_batches, seen.steps.len()), (2, 0));
+        assert_eq!((stopped.valid, seen.before), (None, None));
+        assert!(checkpoint::latest(dir.path(), &case.model).0.is_none());
+    }
+}
+
+#[test]
+fn a_run_that_is_abandoned_while_it_measures_saves_nothing_of_it() {
+    let case = measured_case();
+    let (trained, seen) = case.whole();
+    let n_valid = seen
+        .steps
+        .iter()
+        .filter(|step| step.valid.is_some())
+        .count() as u64;
+    let n_pieces = (seen.n_micro_batches - trained.steps) / (n_valid + 1);
+    let dir = TempDir::new().unwrap();
+    let (abandoned, seen) = case.before(n_pieces + 2, Next::Abandon, dir.path());
+    assert_eq!(seen.n_micro_batches, n_pieces + 3);
+    assert!(!abandoned.finished && seen.checkpoints.is_empty());
+    assert!(checkpoint::latest(dir.path(), &case.model).0.is_none());
+}
+
 #[test]
 fn every_weight_of_a_model_is_resumed_exactly_too() {
     let case = Case::new(

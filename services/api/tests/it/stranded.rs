@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use api::stranded::{Teller, Told};
+use domain::job::JobError;
 use domain::{DeviceKind, WorkerKind};
 use serde_json::{Value, json};
 use store::workers::{self, Worker};
-use store::{Store, queue};
+use store::{Store, lease, queue};
+use time::OffsetDateTime;
 
 use crate::support::TestApp;
 
@@ -154,4 +156,72 @@ async fn who_does_not_wait_is_told_nothing() {
     app.bob.job(json!({})).await;
     jobs_wait(&app).await;
     assert_eq!(teller.look().await.unwrap(), STRANDED);
+}
+
+/// What `/metrics` says that the queue is like.
+async fn gauges(app: &TestApp) -> Vec<String> {
+    let metrics = app.anonymous.get("/metrics").await.text;
+    assert!(!metrics.contains("proj_"), "{metrics}");
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("attune_jobs_"));
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn an_operator_is_told_how_the_queue_does() {
+    let app = TestApp::start().await;
+    let store = app.worker_store().await;
+    let teller = Teller::new(store.clone());
+    for _ in 0..3 {
+        app.alice.job(json!({})).await;
+    }
+    app.bob.job(json!({})).await;
+    let claimed = [app.claim(&store).await, app.claim(&store).await];
+    let back =
+        "UPDATE jobs SET next_attempt_at = now() - interval '1000 s' WHERE lease_token IS NULL";
+    app.database.run(back).await.unwrap();
+    teller.look().await.unwrap();
+    let told = gauges(&app).await;
+    for line in [
+        "attune_jobs_waiting 2",
+        "attune_jobs_leased 2",
+        "attune_jobs_lost 0",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:?}");
+    }
+    let longest = told
+        .iter()
+        .find_map(|line| line.strip_prefix("attune_jobs_longest_wait_seconds "));
+    let longest: f64 = longest.unwrap().parse().unwrap();
+    assert!((1000.0..1600.0).contains(&longest), "{longest}");
+
+    // One fails, and the worker of the other is not heard of again.
+    let [fails, is_lost] = claimed;
+    let mut tx = store.tenant_tx(fails.lease.project_id).await.unwrap();
+    let error = JobError {
+        code: "non_finite_loss".to_owned(),
+        message: "the loss is not finite".to_owned(),
+        param: None,
+    };
+    let failed = fails.job.fail(error, OffsetDateTime::now_utc()).unwrap();
+    lease::save(&mut tx, &fails.lease, &failed).await.unwrap();
+    tx.commit().await.unwrap();
+    let lost = "UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE id = $1::uuid";
+    let id = is_lost.job.id.0.to_string();
+    app.database.run_with(lost, &id).await.unwrap();
+    teller.look().await.unwrap();
+    let told = gauges(&app).await;
+    let ended = |n| format!(r#"attune_jobs_ended{{status="failed",code="non_finite_loss"}} {n}"#);
+    for line in [&ended(1), "attune_jobs_lost 1"] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:?}");
+    }
+
+    // An hour later it is no news.
+    let later =
+        "UPDATE jobs SET finished_at = finished_at - interval '1 h' WHERE finished_at IS NOT NULL";
+    app.database.run(later).await.unwrap();
+    teller.look().await.unwrap();
+    let told = gauges(&app).await;
+    assert!(told.contains(&ended(0)), "{told:?}");
 }
