@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::auth::Administrator;
-use crate::error::{ApiError, Thing};
+use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::{Identifies, JsonBody, PathId, PathIds};
 use crate::page::{ListPage, list_page};
 
@@ -246,7 +246,7 @@ impl Field {
              or set {ceiling} or less.",
             self.name
         );
-        ApiError::invalid(self.path(), message).code("above_operator_limit")
+        ApiError::invalid(self.path(), message).code(ErrorCode::AboveOperatorLimit)
     }
 
     fn path(&self) -> String {

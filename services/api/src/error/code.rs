@@ -46,6 +46,8 @@ codes! {
     InvalidType = "invalid_type";
     /// The field that `param` names asks for what this service does not do.
     UnsupportedValue = "unsupported_value";
+    /// The limit that `param` names is above what the installation's operator set for the project.
+    AboveOperatorLimit = "above_operator_limit";
     /// The field that `param` names is missing.
     MissingRequiredParameter = "missing_required_parameter";
     /// The body is not one good JSON object.

@@ -20,6 +20,7 @@ use store::{Store, StoreError};
 use super::events::FineTuningJobEvent;
 use super::retrieve;
 use crate::AppState;
+use crate::answer;
 use crate::auth::{Lapse, Tenant};
 use crate::error::ApiError;
 use crate::feed::Watch;
@@ -44,6 +45,8 @@ struct Position {
     place: i64,
     /// Known before the events were read, so that none can come after those that are read.
     is_final: bool,
+    /// Errors name it, also long after the request's answer began.
+    request_id: String,
 }
 
 /// Begins to stream.
@@ -70,6 +73,7 @@ pub(super) async fn respond(
         job_id,
         place,
         is_final: job.status.is_final(),
+        request_id: answer::request_id(),
     };
     let lapse = state.callers.watch(tenant.standing);
     let events = stream_of(state.store, watch, lapse, position);
@@ -125,7 +129,7 @@ fn stream_of(
                     }
                 }
                 Err(error) => {
-                    yield Ok(failed(error));
+                    yield Ok(failed(error, &position.request_id));
                     return;
                 }
             }
@@ -156,8 +160,8 @@ fn told(event: events::Event) -> Event {
 }
 
 /// The status was sent long ago: a top-level `error` makes clients raise. Asking again goes on from the last event.
-fn failed(error: StoreError) -> Event {
+fn failed(error: StoreError, request_id: &str) -> Event {
     Event::default()
-        .json_data(ApiError::from(error).into_body())
+        .json_data(ApiError::from(error).into_body_of(request_id))
         .expect("an error has string keys only")
 }

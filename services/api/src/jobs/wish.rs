@@ -44,7 +44,8 @@ pub(super) async fn grant(
     jobs::save(&mut tx, &moved).await?;
     let waits = moved.status == JobStatus::Queued;
     if waits {
-        quotas::admit_resumed(&mut tx, id).await?;
+        let admitted = quotas::admit_resumed(&mut tx, id).await;
+        admitted.map_err(|error| ApiError::of_admission(error, now))?;
     }
     let event = NewEvent::message(EventLevel::Info, wish.event, now);
     events::append(&mut tx, id, &[event]).await?;

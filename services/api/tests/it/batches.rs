@@ -454,7 +454,7 @@ async fn told(app: &TestApp) -> Vec<(String, String)> {
         .unwrap();
     let told = due
         .into_iter()
-        .map(|told| (told.event_type.to_string(), told.object_id));
+        .map(|told| (told.event_type, told.object_id));
     let mut told: Vec<_> = told.collect();
     told.sort_unstable();
     told
