@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use api::stranded::{Teller, Told};
 use domain::job::JobError;
-use domain::{DeviceKind, WorkerKind};
+use domain::{Clock, DeviceKind, WorkerKind};
 use serde_json::{Value, json};
 use store::workers::{self, Worker};
 use store::{Store, lease, queue};
-use time::OffsetDateTime;
 
 use crate::support::TestApp;
 
@@ -204,7 +203,7 @@ async fn an_operator_is_told_how_the_queue_does() {
         message: "the loss is not finite".to_owned(),
         param: None,
     };
-    let failed = fails.job.fail(error, OffsetDateTime::now_utc()).unwrap();
+    let failed = fails.job.fail(error, Clock::system().now()).unwrap();
     lease::save(&mut tx, &fails.lease, &failed).await.unwrap();
     tx.commit().await.unwrap();
     let lost = "UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE id = $1::uuid";
