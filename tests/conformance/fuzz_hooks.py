@@ -1,14 +1,19 @@
-"""Loaded by schemathesis while it tries what an administrator may do, which is also to revoke the key that it uses: then
-all that follows would be tried by nobody. Whatever it makes of other keys, that one stays."""
+"""Loaded by schemathesis. It may not undo what it stands on: keys that name an earlier request, and the key that it uses."""
 
 import os
+import uuid
 
 import schemathesis
 
-OWN, SPARE = os.environ["ATTUNE_FUZZ_KEYS"].split(",")
+OWN, SPARE = os.environ.get("ATTUNE_FUZZ_KEYS", "none,none").split(",")
 
 
 @schemathesis.hook
 def before_call(context, case, **kwargs):
+    # What an administrator may do is also to revoke the key that is used: then all that follows would be tried by nobody.
     if (case.path_parameters or {}).get("key_id") == OWN:
         case.path_parameters["key_id"] = SPARE
+    # A key that was used before gets the answer from then, whatever became of the object meanwhile; that is not its creation.
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and key.isascii() and key.isprintable() and 0 < len(key) <= 255:
+        case.headers["Idempotency-Key"] = key[:-32] + uuid.uuid4().hex

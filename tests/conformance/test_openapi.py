@@ -38,7 +38,8 @@ def schemathesis(server, folder, key, *arguments, **environment):
         "--checks", "all", "--exclude-checks", "positive_data_acceptance", *arguments,
     ]
     command += ["--max-examples", "500"] if os.environ.get("ATTUNE_FUZZ") else ["--seed", "1"]
-    environment = {**os.environ, "NO_COLOR": "1", **environment}
+    hooks = {"PYTHONPATH": str(HERE), "SCHEMATHESIS_HOOKS": "fuzz_hooks"}
+    environment = {**os.environ, "NO_COLOR": "1", **hooks, **environment}
     # It reads its settings and keeps notes where it is started; the clone stays clean.
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr
@@ -87,7 +88,7 @@ def test_every_operation_of_an_administrator_does_what_the_document_says(server,
     said = schemathesis(
         server, tmp_path, keys[0]["api_key"],
         "--include-path-regex", "^/v1/(organization|fine_tuning/checkpoints)/",
-        PYTHONPATH=str(HERE), SCHEMATHESIS_HOOKS="fuzz_hooks", ATTUNE_FUZZ_KEYS=",".join(key["key_id"] for key in keys),
+        ATTUNE_FUZZ_KEYS=",".join(key["key_id"] for key in keys),
     )
     # It says so when all that it got from an operation is that it may not.
     assert "401/403" not in said, said

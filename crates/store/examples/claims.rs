@@ -4,7 +4,7 @@
 //! Makes a database of its own on the cluster of `DATABASE_URL` (an administrator's), fills it with jobs of which the first
 //! tenant owns half, claims some with a number of workers at a time, each of which then appends as many events to the last
 //! job that it claimed, and prints a JSON object per measurement (`what`: `claims`, `events`, and `nothing`, their floor:
-//! transactions in which nothing is asked for but a number): how many per second,
+//! transactions in which nothing is asked for): how many per second,
 //! microseconds of one as its worker sees it, microseconds of Postgres' processor time where the cluster is on this
 //! machine, and how many of the claims were of the tenant that owns half (`hog_share`).
 
@@ -191,10 +191,8 @@ async fn measure_workers(
     })
     .await?;
 
-    let idle = |_: Store, count: u32| nothing(pool.clone(), count);
-    all(store.clone(), vec![5; workers as usize], idle).await?;
     let clock = Clock::start(pool).await?;
-    let took = all(store.clone(), vec![per_worker; workers as usize], idle).await?;
+    let took = all(store.clone(), vec![per_worker; workers as usize], nothing).await?;
     let line = clock.stop(pool, took.into_iter().flatten()).await?;
     print(line, "nothing", rows, workers);
 
@@ -240,13 +238,11 @@ where
 }
 
 /// So many transactions without work: how long each took.
-async fn nothing(pool: PgPool, count: u32) -> Result<Vec<Duration>> {
+async fn nothing(store: Store, count: u32) -> Result<Vec<Duration>> {
     let mut took = Vec::new();
     for _ in 0..count {
         let started = Instant::now();
-        let mut tx = pool.begin().await?;
-        sqlx::query("SELECT 1").execute(&mut *tx).await?;
-        tx.commit().await?;
+        store.worker_tx().await?.commit().await?;
         took.push(started.elapsed());
     }
     Ok(took)

@@ -222,11 +222,16 @@ impl Field {
         }
     }
 
-    /// What the body says of it; `None` if it is not named.
-    fn read(&self, body: &Value) -> Result<Option<Option<u64>>, ApiError> {
+    /// What it is after the body, which may not name it.
+    fn read(
+        &self,
+        body: &Value,
+        before: Option<u64>,
+        ceiling: Option<u64>,
+    ) -> Result<Option<u64>, ApiError> {
         let fields = if self.is_ours { &body["attune"] } else { body };
         let Some(value) = fields.get(self.name) else {
-            return Ok(None);
+            return Ok(before);
         };
         let number = value.as_u64().filter(|number| self.range.contains(number));
         if number.is_none() && !value.is_null() {
@@ -237,7 +242,10 @@ impl Field {
             );
             return Err(ApiError::invalid(self.path(), message));
         }
-        Ok(Some(number))
+        match (number, ceiling) {
+            (Some(asked), Some(ceiling)) if asked > ceiling => Err(self.above(asked, ceiling)),
+            _ => Ok(number),
+        }
     }
 
     fn above(&self, asked: u64, ceiling: u64) -> ApiError {
@@ -303,15 +311,7 @@ impl ProjectLimits {
                 ceiling.max_trained_tokens_per_day,
             ),
         ] {
-            let Some(asked) = field.read(body)? else {
-                continue;
-            };
-            if let (Some(asked), Some(ceiling)) = (asked, ceiling)
-                && asked > ceiling
-            {
-                return Err(field.above(asked, ceiling));
-            }
-            *limit = asked;
+            *limit = field.read(body, *limit, ceiling)?;
         }
         Ok(())
     }

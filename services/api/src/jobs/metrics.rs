@@ -192,8 +192,12 @@ async fn thinned(tx: &mut TenantTx, id: JobId, max_points: u64) -> Result<JobMet
         train: TrainColumns::default(),
         valid: ValidColumns::default(),
     };
-    train.iter().for_each(|step| metrics.train.push(step));
-    valid.iter().for_each(|step| metrics.valid.push(step));
+    for step in &train {
+        metrics.train.push(step);
+    }
+    for step in &valid {
+        metrics.valid.push(step);
+    }
     Ok(metrics)
 }
 
