@@ -4,13 +4,13 @@
 
 SET LOCAL ROLE attune_owner;
 
--- What is there was set by either, and stays what administrators may change, so that nothing holds that did not before.
+-- An API of the release before cannot set limits until it is replaced: it knows one row of a project. What is there was set by
+-- either, and stays what administrators may change, so that nothing holds that did not before.
 ALTER TABLE project_quotas
     ADD COLUMN set_by text NOT NULL DEFAULT 'organization' CHECK (set_by IN ('organization', 'operator')),
     ADD COLUMN max_running_jobs bigint CHECK (max_running_jobs BETWEEN 0 AND 2147483647),
     DROP CONSTRAINT project_quotas_pkey,
     ADD PRIMARY KEY (org_id, project_id, set_by);
-ALTER TABLE project_quotas ALTER COLUMN set_by DROP DEFAULT;
 COMMENT ON TABLE project_quotas IS 'What a project may use at most: the least of what its rows say. NULL, and no row: as much as there is.';
 COMMENT ON COLUMN project_quotas.set_by IS '''operator'': a ceiling, which the organization''s administrators see and cannot change.';
 COMMENT ON COLUMN project_quotas.max_running_jobs IS 'Jobs at workers at the same time. Claims read it in project_queues.';
@@ -63,8 +63,8 @@ CREATE TRIGGER cap_queue AFTER INSERT OR UPDATE OF max_running_jobs ON project_q
 
 -- A checkpoint is a model, too, and its row here counts for both. Of models that are there nobody knows the size: they count
 -- nothing, and rows that follow say theirs.
+-- Nothing is what workers of the release before count, too: they do not name the column.
 ALTER TABLE fine_tuned_models ADD COLUMN size_bytes bigint NOT NULL DEFAULT 0 CHECK (size_bytes >= 0);
-ALTER TABLE fine_tuned_models ALTER COLUMN size_bytes DROP DEFAULT;
 COMMENT ON COLUMN fine_tuned_models.size_bytes IS 'Of all objects below adapter_prefix; 0 for models from before this column.';
 
 -- As count_file counts files, but that a model's row stays when it is deleted, and must count no more.
