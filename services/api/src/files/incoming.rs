@@ -96,6 +96,8 @@ impl Incoming {
     /// After a refusal, reads what is left. Answering while the client still sends would close the connection on
     /// it, and it would see a broken pipe instead of the reason.
     pub(crate) async fn settle<T>(self, received: Result<T, ApiError>) -> Result<T, ApiError> {
+        // It may be waiting for the body's next piece, and lets nobody else wait for it meanwhile.
+        drop(self.form);
         if received.is_err() && self.may_drain {
             // A client that goes on for longer than this has to live with the broken pipe.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.pieces.drain()).await;
@@ -264,6 +266,27 @@ mod tests {
             assert_eq!(content, b"abc");
             assert!(incoming.next_field().await.unwrap().is_none());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_after_a_refusal_is_read_while_the_client_still_sends_it() {
+        let pause = stream::once(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Bytes::from_static(PIECE)
+        });
+        let sent = text(HEAD)
+            .chain(many().take(1))
+            .chain(pause)
+            .chain(text(END));
+        let (request, taken) = counted(sent);
+        let mut incoming = open(request).await;
+        let mut field = incoming.next_field().await.unwrap().unwrap();
+        field.chunk().await.unwrap().unwrap();
+        drop(field);
+        let refused = Err::<(), _>(ApiError::too_large("file", 1));
+        assert!(incoming.settle(refused).await.is_err());
+        let n_sent = HEAD.len() + 2 * PIECE.len() + END.len();
+        assert_eq!(taken.load(Ordering::Relaxed), n_sent);
     }
 
     #[tokio::test]
