@@ -16,8 +16,8 @@ const TESTED_ELSEWHERE: [&str; 2] = [
     "Last-Event-ID",
 ];
 
-/// The list's own element, whose id is its cursor. None: rows of the log are numbered by organization, and a number
-/// says nothing of others.
+/// The list's own element, whose id is its cursor. None: rows of the log are numbered by organization, and metrics by the
+/// steps of their job, and a number says nothing of others.
 fn cursor<'a>(path: &str, things: &'a Things) -> Option<&'a str> {
     Some(match path.rsplit('/').next().unwrap_or(path) {
         "files" => &things.file,
@@ -32,7 +32,7 @@ fn cursor<'a>(path: &str, things: &'a Things) -> Option<&'a str> {
         "api_keys" => &things.key,
         "service_accounts" => &things.service_account,
         "permissions" => &things.permission,
-        "audit_logs" => return None,
+        "audit_logs" | "metrics" => return None,
         list => panic!("what are the cursors of the list `{list}`?"),
     })
 }

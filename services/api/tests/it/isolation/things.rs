@@ -105,6 +105,7 @@ impl Things {
             "file" | "training_file" | "validation_file" | "input_file_id" => &self.file,
             "part_ids" => &self.part,
             "project_id" | "project_ids" => &self.project,
+            "service_account_id" => &self.service_account,
             "user_id" => &self.user,
             "actor_ids" => &self.actor,
             "resource_ids" => &self.job,
