@@ -1,4 +1,4 @@
-"""`WandbLogger.sync` on a finished job, offline: it reads the job, the training and the result file, and logs a row for each
+"""`WandbLogger.sync` on a finished job, offline: it reads the job and its files, and logs a row for each
 step; then on the latest jobs, which it lists."""
 
 import json
@@ -34,7 +34,7 @@ files = client.files = Files(client.files)
 job = client.fine_tuning.jobs.retrieve(os.environ["ATTUNE_JOB"])
 
 done = WandbLogger.sync(fine_tune_job_id=job.id, openai_client=client)
-assert files.read == [job.result_files[0], job.training_file], files.read
+assert {*files.read} == {job.result_files[0], job.training_file, job.validation_file}, files.read
 steps = [row for row in rows if "train_loss" in row]
 wandb.finish()
 WandbLogger.sync(openai_client=client, num_fine_tunes=1, log_datasets=False)
