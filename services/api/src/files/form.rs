@@ -1,12 +1,10 @@
 //! The form of an upload, read once and as it comes: the fields may stand before or after the file.
 
-use artifacts::ArtifactError;
-use async_stream::stream;
 use bytes::Bytes;
 use store::quotas::Room;
 use utoipa::ToSchema;
 
-use super::incoming::{FormField, Incoming, cut_short};
+use super::incoming::{FormField, Incoming, not_stored};
 use super::intake::{Content, Destination, EXPIRES_AFTER_SECS, filename};
 use super::purpose;
 use crate::error::ApiError;
@@ -98,25 +96,14 @@ impl Form {
 }
 
 async fn store(
-    mut field: FormField<'_>,
+    field: FormField<'_>,
     destination: &Destination<'_>,
     room: Option<Room>,
 ) -> Result<StoredFile, ApiError> {
     let filename = filename(field.file_name());
-    let chunks = stream! {
-        while let Some(chunk) = field.chunk().await.transpose() {
-            yield chunk;
-        }
-    };
-    match destination.take(chunks).await {
-        Ok(content) => Ok(StoredFile { filename, content }),
-        Err(ArtifactError::TooLarge { max_bytes, .. }) => Err(match room {
-            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
-            _ => ApiError::too_large("file", max_bytes).param("file"),
-        }),
-        Err(ArtifactError::Source { .. }) => Err(cut_short("file")),
-        Err(error) => Err(error.into()),
-    }
+    let content = destination.take(field.chunks()).await;
+    let content = content.map_err(|error| not_stored(error, room, "file", "file"))?;
+    Ok(StoredFile { filename, content })
 }
 
 async fn text(field: FormField<'_>, name: &'static str) -> Result<String, ApiError> {

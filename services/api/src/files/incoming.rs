@@ -5,12 +5,16 @@ mod pieces;
 use std::sync::Arc;
 use std::time::Duration;
 
+use artifacts::ArtifactError;
+use async_stream::stream;
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::Bytes;
+use futures::Stream;
+use store::quotas::Room;
 
 use crate::error::{ApiError, ErrorCode};
 use pieces::Pieces;
@@ -115,8 +119,17 @@ impl FormField<'_> {
         self.field.file_name().unwrap_or_default()
     }
 
+    /// Its content as it comes.
+    pub(crate) fn chunks(mut self) -> impl Stream<Item = Result<Bytes, MultipartError>> {
+        stream! {
+            while let Some(chunk) = self.chunk().await.transpose() {
+                yield chunk;
+            }
+        }
+    }
+
     /// The next bytes of its content.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, MultipartError> {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, MultipartError> {
         let chunk = self.field.chunk().await?;
         self.pieces.was_read(chunk.as_ref().map_or(0, Bytes::len));
         Ok(chunk)
@@ -185,8 +198,26 @@ fn fault(pieces: &Pieces, large: &'static str, error: &MultipartError) -> ApiErr
     }
 }
 
+/// The error for a large field's content that was not stored. `what` is its name to people, `field` in the form, and `room`
+/// what was left of what the project may store.
+pub(crate) fn not_stored(
+    error: ArtifactError,
+    room: Option<Room>,
+    what: &'static str,
+    field: &'static str,
+) -> ApiError {
+    match error {
+        ArtifactError::TooLarge { max_bytes, .. } => match room {
+            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
+            _ => ApiError::too_large(what, max_bytes).param(field),
+        },
+        ArtifactError::Source { .. } => cut_short(field),
+        error => error.into(),
+    }
+}
+
 /// The connection broke.
-pub(crate) fn cut_short(field: &'static str) -> ApiError {
+fn cut_short(field: &'static str) -> ApiError {
     ApiError::invalid(
         field,
         format!("The upload broke off before its end; nothing was stored. Send the {field} again."),

@@ -1,7 +1,6 @@
 //! `POST /v1/uploads/{id}/parts`.
 
-use artifacts::{ArtifactError, Stored, keys};
-use async_stream::stream;
+use artifacts::{Stored, keys};
 use axum::Json;
 use axum::extract::{Request, State};
 use buckets::ProjectObjects;
@@ -18,7 +17,7 @@ use crate::AppState;
 use crate::auth::Tenant;
 use crate::error::{ApiError, ErrorCode, Thing};
 use crate::extract::PathId;
-use crate::files::incoming::{FormField, Incoming, cut_short};
+use crate::files::incoming::{FormField, Incoming, not_stored};
 use crate::files::intake::{Destination, to_the_end};
 
 /// A part as a client sees it.
@@ -154,27 +153,15 @@ async fn read(
 }
 
 async fn store(
-    mut field: FormField<'_>,
+    field: FormField<'_>,
     destination: &Destination<'_>,
     room: Option<Room>,
 ) -> Result<Stored, ApiError> {
-    let chunks = stream! {
-        while let Some(chunk) = field.chunk().await.transpose() {
-            yield chunk;
-        }
-    };
     let stored = destination
         .objects
-        .put_stream(destination.key, chunks, destination.max_bytes)
+        .put_stream(destination.key, field.chunks(), destination.max_bytes)
         .await;
-    stored.map_err(|error| match error {
-        ArtifactError::TooLarge { max_bytes, .. } => match room {
-            Some(room) if room.bytes() <= max_bytes => ApiError::quota_exceeded(&room.exceeded()),
-            _ => ApiError::too_large("part", max_bytes).param("data"),
-        },
-        ArtifactError::Source { .. } => cut_short("data"),
-        error => error.into(),
-    })
+    stored.map_err(|error| not_stored(error, room, "part", "data"))
 }
 
 /// Writes down that the part is there, if the upload still takes it.
